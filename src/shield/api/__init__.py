@@ -1,0 +1,1 @@
+"""Orchestrator: the REST API, one router a resource."""

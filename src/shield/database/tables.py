@@ -1,0 +1,355 @@
+"""All tables, in one place, as SQLAlchemy Core; Alembic's migrations are checked against this file.
+
+Time is the database's (`now()`), never a process's. Text that a person sent lives only in `document_revisions`, `chunks`,
+`jobs.payload`, `uploads.content`, `crawl_pages.body` and `extractions`, and the deletion proof reads the catalogue, so a new
+table is covered without being named. LightRAG makes its own tables (`lightrag_*`); see `knowledge/graph`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _now(name: str, *, nullable: bool = False) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=nullable, server_default=None if nullable else func.now())
+
+
+def _at(name: str) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=True)
+
+
+def _json(name: str, default: str = "{}") -> Column[object]:
+    return Column(name, JSONB, nullable=False, server_default=text(f"'{default}'::jsonb"))
+
+
+def _count(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False, server_default=text("0"))
+
+
+schema_version = Table(
+    "schema_version",
+    metadata,
+    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
+    Column("version", Text, nullable=False),
+    # A server starts if its own version is at least this; a release only expands, so a rollback is never refused.
+    Column("min_app_version", Text, nullable=False),
+    CheckConstraint("singleton", name="one_row"),
+)
+
+knowledge_bases = Table(
+    "knowledge_bases",
+    metadata,
+    Column("id", Uuid, primary_key=True, server_default=text("gen_random_uuid()")),
+    Column("name", Text, nullable=False, unique=True),
+    Column("description", Text, nullable=False, server_default=""),
+    Column("graph", Boolean, nullable=False, server_default=text("true")),
+    Column("embedding_model", Text, nullable=False),
+    Column("embedding_dim", Integer, nullable=False),
+    Column("owner", Text, nullable=False),
+    _now("created_at"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Uuid, primary_key=True, server_default=text("gen_random_uuid()")),
+    Column("seq", BigInteger, nullable=False, unique=True, server_default=text("nextval('jobs_seq')")),  # stable list order
+    Column("kind", Text, nullable=False),
+    Column("status", Text, nullable=False, server_default="pending"),
+    Column("stage", Text, nullable=False, server_default="queued"),
+    Column("outcome", Text),  # complete | partial, once completed
+    Column("principal", Text, nullable=False),
+    Column("runner", Text, nullable=False, server_default="fleet"),
+    Column("needs", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
+    Column("priority", Text, nullable=False, server_default="normal"),
+    Column("knowledge_base_id", Uuid, nullable=False),
+    Column("knowledge_base", Text, nullable=False),  # its name at intake, for people
+    _json("spec"),
+    Column("payload", LargeBinary),  # inline content; erased at the end
+    _count("payload_bytes"),
+    Column("idempotency_key", Text),
+    Column("request_hash", Text, nullable=False),
+    Column("fence", BigInteger, nullable=False, server_default=text("0")),
+    Column("worker", Text),
+    _at("lease_until"),
+    Column("parked", Boolean, nullable=False, server_default=text("false")),  # waits for its graph steps, holds no slot
+    _now("available_at"),
+    _at("published_at"),
+    _count("errors"),
+    _count("crashes"),
+    Column("max_errors", Integer, nullable=False, server_default=text("3")),
+    Column("max_crashes", Integer, nullable=False, server_default=text("3")),
+    Column("deadline_at", DateTime(timezone=True), nullable=False),
+    _at("cancel_requested_at"),
+    Column("retry_of", Uuid),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    Column("waiting_for", Text),  # the dependency it was last handed back for
+    _json("progress"),
+    Column("traceparent", Text),
+    _now("created_at"),
+    _at("started_at"),
+    _at("finished_at"),
+    _now("updated_at"),
+    CheckConstraint("status IN ('pending','processing','completed','failed','cancelled')", name="status"),
+    CheckConstraint("priority IN ('high','normal','low')", name="priority"),
+    CheckConstraint("outcome IS NULL OR outcome IN ('complete','partial')", name="outcome"),
+    CheckConstraint("(status IN ('completed','failed','cancelled')) = (finished_at IS NOT NULL)", name="ended"),
+    Index("uq_jobs_idempotency", "principal", "idempotency_key", unique=True, postgresql_where=text("idempotency_key IS NOT NULL")),
+    Index("ix_jobs_relay", "available_at", postgresql_where=text("status IN ('pending','processing')")),
+    Index("ix_jobs_live", "principal", "request_hash", postgresql_where=text("status IN ('pending','processing')")),
+    Index("ix_jobs_principal", "principal", "seq"),
+)
+
+job_outcomes = Table(
+    "job_outcomes",
+    metadata,
+    Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),  # order of discovery, from 1
+    Column("source", Text, nullable=False),
+    Column("status", Text, nullable=False),  # stored | unchanged | failed | skipped | deleted
+    Column("counted", Boolean, nullable=False, server_default=text("false")),  # a page request was sent: counts to max_pages
+    Column("document_id", Uuid),
+    Column("revision", BigInteger),
+    Column("chunks", Integer, nullable=False, server_default=text("0")),
+    Column("bytes", BigInteger, nullable=False, server_default=text("0")),
+    Column("code", Text),
+    Column("message", Text),
+    _now("at"),
+    CheckConstraint("status IN ('stored','unchanged','failed','skipped','deleted')", name="status"),
+)
+
+crawl_pages = Table(
+    "crawl_pages",
+    metadata,
+    Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),  # fixed at discovery: (depth, parent's number, link position)
+    Column("url", Text, nullable=False),  # canonical
+    Column("depth", Integer, nullable=False),
+    Column("parent", Integer),
+    Column("position", Integer, nullable=False, server_default=text("0")),
+    # queued -> fetched (body stored) -> done; or skipped | failed. A number at or below max_pages was or will be requested.
+    Column("state", Text, nullable=False, server_default="queued"),
+    Column("counted", Boolean, nullable=False, server_default=text("false")),
+    Column("status_code", Integer),
+    Column("final_url", Text),
+    Column("content_type", Text),
+    Column("etag", Text),
+    Column("last_modified", Text),
+    Column("body", LargeBinary),  # compressed; erased once its document is stored
+    Column("links", ARRAY(Text)),  # outgoing, canonical, in order
+    Column("code", Text),
+    Column("message", Text),
+    _at("fetched_at"),
+    CheckConstraint("state IN ('queued','fetched','done','skipped','failed')", name="state"),
+    UniqueConstraint("job_id", "url"),
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", Uuid, primary_key=True, server_default=text("gen_random_uuid()")),
+    Column("principal", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("mime", Text),
+    Column("size", BigInteger),
+    Column("sha256", Text),
+    Column("content", LargeBinary),  # small ones; larger ones lie in the upload store under their id
+    Column("stored", Boolean, nullable=False, server_default=text("false")),
+    Column("token_sha256", Text),  # of the one-time PUT URL
+    Column("job_id", Uuid),
+    _now("created_at"),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Index("ix_uploads_expires", "expires_at"),
+)
+
+documents = Table(
+    "documents",
+    metadata,
+    Column("id", Uuid, primary_key=True),  # uuid5(namespace, kb uuid + LF + source URI)
+    Column("knowledge_base_id", Uuid, ForeignKey("knowledge_bases.id"), nullable=False),
+    Column("source", Text, nullable=False),
+    Column("kind", Text, nullable=False),  # web | file | note
+    Column("title", Text, nullable=False, server_default=""),
+    Column("mime", Text, nullable=False, server_default=""),
+    Column("live_revision", BigInteger),  # what readers see; NULL = nothing
+    Column("next_revision", BigInteger, nullable=False, server_default=text("1")),
+    Column("content_hash", Text),
+    _json("metadata"),
+    Column("deleting", Boolean, nullable=False, server_default=text("false")),
+    _at("fetched_at"),
+    _now("created_at"),
+    _now("updated_at"),
+    CheckConstraint("kind IN ('web','file','note')", name="kind"),
+    UniqueConstraint("knowledge_base_id", "source"),
+)
+
+document_revisions = Table(
+    "document_revisions",
+    metadata,
+    Column("document_id", Uuid, ForeignKey("documents.id", ondelete="CASCADE"), primary_key=True),
+    Column("revision", BigInteger, primary_key=True),
+    Column("job_id", Uuid),
+    Column("fence", BigInteger),
+    Column("content_hash", Text, nullable=False),
+    Column("title", Text, nullable=False, server_default=""),
+    Column("mime", Text, nullable=False, server_default=""),
+    Column("text", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False, server_default=text("0")),
+    Column("pages", Integer),
+    Column("graph_key", Text),  # sha256 of the chunks as the graph sees them
+    _json("metadata"),
+    _json("flags", "[]"),  # suspected prompt injections and the like
+    _at("fetched_at"),
+    _now("created_at"),
+)
+
+chunks = Table(
+    "chunks",
+    metadata,
+    Column("document_id", Uuid, primary_key=True),
+    Column("revision", BigInteger, primary_key=True),
+    Column("ordinal", Integer, primary_key=True),
+    Column("text", Text, nullable=False),
+    Column("heading_path", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
+    Column("page", Integer),
+    Column("start", Integer, nullable=False),  # character offsets in the revision's text, end exclusive
+    Column("end", Integer, nullable=False),
+    Column("tokens", Integer, nullable=False),
+    Column("embed_hash", Text, nullable=False),  # sha256 of what is embedded: heading path + text
+    _json("flags", "[]"),
+)
+Index("ix_chunks_embed_hash", chunks.c.embed_hash)
+
+embeddings = Table(
+    "embeddings",
+    metadata,
+    Column("model", Text, primary_key=True),
+    Column("text_hash", Text, primary_key=True),
+    Column("vector", LargeBinary, nullable=False),  # little-endian float32
+    _now("created_at"),
+)
+
+stale_points = Table(
+    "stale_points",
+    metadata,
+    Column("document_id", Uuid, primary_key=True),
+    Column("revision", BigInteger, primary_key=True),
+    Column("knowledge_base_id", Uuid, nullable=False),
+    _now("since"),
+)
+
+kb_writer = Table(
+    "kb_writer",
+    metadata,
+    Column("kb", Text, primary_key=True),  # the graph's workspace
+    Column("epoch", BigInteger, nullable=False, server_default=text("0")),
+    Column("holder", Text),
+    _at("lease_until"),
+)
+
+graph_tasks = Table(
+    "graph_tasks",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=True),
+    Column("knowledge_base_id", Uuid, nullable=False),
+    Column("operation", Text, nullable=False),  # add | remove
+    Column("document_id", Uuid, nullable=False),
+    Column("revision", BigInteger),
+    Column("graph_key", Text, nullable=False),
+    Column("job_id", Uuid),
+    Column("status", Text, nullable=False, server_default="pending"),
+    Column("errors", Integer, nullable=False, server_default=text("0")),
+    Column("code", Text),
+    Column("message", Text),
+    _now("available_at"),
+    _now("created_at"),
+    _at("finished_at"),
+    CheckConstraint("operation IN ('add','remove')", name="operation"),
+    CheckConstraint("status IN ('pending','done','failed','superseded')", name="status"),
+    Index("ix_graph_tasks_pending", "knowledge_base_id", "id", postgresql_where=text("status = 'pending'")),
+    Index("ix_graph_tasks_job", "job_id"),
+)
+
+graph_members = Table(
+    "graph_members",
+    metadata,
+    Column("knowledge_base_id", Uuid, primary_key=True),
+    Column("graph_key", Text, primary_key=True),
+    Column("document_id", Uuid, primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+)
+
+extractions = Table(
+    "extractions",
+    metadata,
+    Column("knowledge_base_id", Uuid, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("prompt_hash", Text, primary_key=True),
+    Column("graph_key", Text, nullable=False),
+    Column("result", Text, nullable=False),
+    _count("tokens"),
+    _now("created_at"),
+    Index("ix_extractions_graph_key", "knowledge_base_id", "graph_key"),
+)
+
+audit_records = Table(
+    "audit_records",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=True),
+    _now("at"),
+    Column("principal", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    _json("details"),
+)
+
+deletion_proofs = Table(
+    "deletion_proofs",
+    metadata,
+    Column("job_id", Uuid, primary_key=True),
+    Column("document_id", Uuid, primary_key=True),
+    Column("sentences_checked", Integer, nullable=False),
+    Column("sentences_shared", Integer, nullable=False),
+    Column("hits", Integer, nullable=False),
+    _json("stores"),
+    Column("seconds", Float, nullable=False),
+    _now("at"),
+)
+
+cursors_secret = Table(
+    "cursors_secret",
+    metadata,
+    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
+    Column("secret", LargeBinary, nullable=False),  # signs the opaque cursors; random, made by the migration
+    CheckConstraint("singleton", name="one_row"),
+)

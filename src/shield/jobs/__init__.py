@@ -1,0 +1,1 @@
+"""What a job is, and the promise that an accepted one is never lost."""

@@ -1,0 +1,1 @@
+"""What is known: documents, chunking, embedding, vectors, graph, query, deletion."""

@@ -1,0 +1,1 @@
+"""Embedding: text to vectors, by the builtin model or a provider, each text once."""

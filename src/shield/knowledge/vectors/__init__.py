@@ -1,0 +1,1 @@
+"""The fast index over chunks: ids, vectors and filter fields, never text. It can always be rebuilt from PostgreSQL."""

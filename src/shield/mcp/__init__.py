@@ -1,0 +1,1 @@
+"""MCP server: one module a tool family."""

@@ -1,0 +1,398 @@
+"""Every knob of Shield, one group a concern, each with the sentence that `shield config` and the docs show.
+
+A setting is read from the environment (`SHIELD_` + group + `_` + field, as in `SHIELD_EGRESS_PORTS`) or, for secrets, from a
+file named by the same variable with `_FILE` behind it. Nothing is guessed from partial settings: `SHIELD_MODE=server`
+demands its three URLs. Defaults are decided in one table; change one only with an ADR.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from shield.errors import ConfigInvalid
+
+KiB, MiB, GiB = 1024, 1024**2, 1024**3
+PREFIX = "SHIELD_"
+
+
+def seconds(value: float) -> timedelta:
+    """A duration in seconds."""
+    return timedelta(seconds=value)
+
+
+def _seconds_as_text(value: object) -> object:
+    """Let `SHIELD_JOBS_LEASE=2` mean two seconds; ISO 8601 (`PT2S`) works too."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_seconds_as_text)]
+"""A duration; bare numbers are seconds."""
+
+
+class Group(BaseModel):
+    """Base of the groups: unknown fields are mistakes, and docstrings are the descriptions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class PostgresSettings(Group):
+    dsn: SecretStr | None = None
+    """PostgreSQL (15 or later, with pgvector) for server mode; embedded mode runs its own."""
+    pool_size: int = Field(10, ge=1, le=200)
+    """Connections a process keeps."""
+    connect_timeout: Duration = seconds(5)
+    """Longest wait for a connection."""
+    statement_timeout: Duration = seconds(30)
+    """Longest single statement."""
+
+
+class RedisSettings(Group):
+    url: SecretStr | None = None
+    """Redis or Valkey for server mode: hints and events only, it may be lost at any time."""
+
+
+class QdrantSettings(Group):
+    url: str | None = None
+    """Qdrant server for server mode; embedded mode uses Qdrant Edge in the data directory."""
+    api_key: SecretStr | None = None
+    """Qdrant's API key."""
+    timeout: Duration = seconds(10)
+    """Longest single call."""
+
+
+class EmbeddingSettings(Group):
+    provider: Literal["builtin", "openai", "ollama"] = "builtin"
+    """Who embeds: `builtin` = MiniLM on onnxruntime in this process; the others need `base_url`."""
+    model: str = "all-minilm-l6-v2"
+    """Model name; a collection's key is model and dimension."""
+    dim: int = Field(384, ge=8, le=8192)
+    """Length of a vector."""
+    base_url: str | None = None
+    """Address of an OpenAI-compatible or Ollama endpoint."""
+    api_key: SecretStr | None = None
+    """Key for that endpoint."""
+    batch: int = Field(16, ge=1, le=512)
+    """Texts a batch."""
+    threads: int = Field(2, ge=1, le=64)
+    """Threads of the builtin model."""
+    timeout: Duration = seconds(60)
+    """Longest single call."""
+
+
+class LlmSettings(Group):
+    provider: Literal["none", "openai", "ollama"] = "none"
+    """Who writes answers: `none` = extractive answers and a rule-based graph; `openai` = any OpenAI-compatible endpoint such as LiteLLM."""
+    base_url: str | None = None
+    """Address of the endpoint, for example http://127.0.0.1:11434."""
+    model: str | None = None
+    """Model name as the endpoint knows it."""
+    api_key: SecretStr | None = None
+    """Key for the endpoint."""
+    concurrency: int = Field(4, ge=1, le=64)
+    """Calls in flight at once."""
+    timeout: Duration = seconds(120)
+    """Longest extraction call."""
+    query_timeout: Duration = seconds(40)
+    """Longest call while a question waits; later, the answer is extractive and says so."""
+
+
+class EgressSettings(Group):
+    ports: Annotated[tuple[int, ...], NoDecode] = (80, 443)
+    """Ports that caller-given addresses may use (comma-separated)."""
+    allow: Annotated[tuple[str, ...], NoDecode] = ()
+    """Private ranges that may be called all the same, each as CIDR:port (comma-separated)."""
+    nat64: bool = False
+    """Reach public IPv4 sites through NAT64 addresses (IPv6-only clusters with DNS64)."""
+
+    @field_validator("ports", "allow", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(item.strip() for item in value.split(",") if item.strip())
+        return value
+
+
+class CrawlSettings(Group):
+    max_page_bytes: ByteSize = ByteSize(8 * MiB)
+    """Largest decompressed page; a larger one is `page.too_large`."""
+    page_timeout: Duration = seconds(30)
+    """Longest time for one page, redirects included."""
+    max_redirects: int = Field(5, ge=0, le=20)
+    """Redirect hops a page."""
+    max_links: int = Field(500, ge=1)
+    """Links followed from one page, in their order."""
+    per_host_delay: Duration = timedelta(milliseconds=250)
+    """Pause between the starts of two requests to one host when robots.txt names none."""
+    per_host: int = Field(2, ge=1)
+    """Requests to one host at once."""
+    concurrency: int = Field(8, ge=1)
+    """Requests of one process at once."""
+    max_crawl_delay: Duration = seconds(30)
+    """Longest pause robots.txt may ask for before the job must accept it explicitly."""
+    max_retry_after: Duration = seconds(120)
+    """Longest Retry-After that is waited out."""
+    throttle_retries: int = Field(2, ge=0)
+    """Tries after a 429 or 503 with Retry-After."""
+    max_robots_bytes: ByteSize = ByteSize(512 * KiB)
+    """How much of robots.txt is read."""
+    user_agent_token: str = "shield"  # noqa: S105
+    """The name robots.txt rules are matched with."""
+
+
+class FileSettings(Group):
+    max_bytes: ByteSize = ByteSize(64 * MiB)
+    """Largest file."""
+    max_pages: int = 2000
+    """Most pages or slides."""
+    max_zip_entries: int = 10_000
+    """Most entries of an Office file."""
+    max_zip_bytes: ByteSize = ByteSize(512 * MiB)
+    """Most bytes an Office file may unpack to."""
+    max_zip_ratio: int = 200
+    """Highest compression ratio of an entry."""
+    max_xml_bytes: ByteSize = ByteSize(32 * MiB)
+    """Largest XML member of an Office file."""
+    max_cells: int = 1_000_000
+    """Most cells of a workbook, merged ranges included."""
+    max_csv_rows: int = 50_000
+    """Most rows of a CSV file."""
+    max_html_depth: int = 256
+    """Deepest nesting of HTML elements."""
+    convert_timeout: Duration = seconds(120)
+    """Time for a conversion, plus one second a page."""
+    convert_memory: ByteSize = ByteSize(3 * GiB)
+    """Address space of the converting child."""
+    convert_idle: Duration = seconds(60)
+    """After this pause the converter's process is stopped."""
+    max_inline_bytes: ByteSize = ByteSize(1 * MiB)
+    """Largest inline content."""
+    upload_ttl: Duration = timedelta(hours=24)
+    """How long an unused upload is kept."""
+
+
+class JobSettings(Group):
+    lease: Duration = seconds(30)
+    """A worker that does not renew its lease for this long has lost its job."""
+    heartbeat: Duration = seconds(10)
+    """Pause between two renewals."""
+    relay: Duration = seconds(0.5)
+    """Pause between two looks for work."""
+    max_errors: int = Field(3, ge=1)
+    """Transient errors before a job is given up."""
+    max_crashes: int = Field(3, ge=1)
+    """Workers a job may take down before it is given up."""
+    backoff_min: Duration = seconds(2)
+    """First pause before a retry (full jitter)."""
+    backoff_max: Duration = timedelta(minutes=5)
+    """Longest pause before a retry."""
+    deadline: Duration = timedelta(hours=24)
+    """A job not ended by then fails and names what it waited for."""
+    max_pending: int = 1000
+    """Jobs waiting in all."""
+    max_pending_principal: int = 100
+    """Jobs waiting a principal."""
+    max_running_principal: int = 4
+    """Jobs running at once a principal."""
+    max_bytes_day: ByteSize = ByteSize(1 * GiB)
+    """Bytes a principal may send in 24 hours."""
+    slots: int = Field(2, ge=1)
+    """Jobs a worker runs at once."""
+    poll_after: Duration = seconds(2)
+    """First pause advised to a polling client; 5 s once a job has run for 30 s."""
+    idempotency_keep: Duration = timedelta(days=7)
+    """How long after a job's end its Idempotency-Key still answers."""
+    retention: Duration = timedelta(days=30)
+    """How long ended jobs and their outcomes are kept."""
+    drain: Duration = seconds(2)
+    """How long a stopping worker waits for a safe point before it hands its job back."""
+
+
+class GraphSettings(Group):
+    batch: Duration = seconds(30)
+    """Longest time a knowledge base's graph writer is held at a stretch."""
+    lease: Duration = seconds(45)
+    """A writer that is silent for this long has lost the graph."""
+    idle: Duration = seconds(30)
+    """After this pause the graph's processes are stopped."""
+    max_entities: int = Field(8, ge=1)
+    """Entities the rule-based extraction takes from a chunk."""
+    max_relations: int = Field(8, ge=1)
+    """Relations the rule-based extraction takes from a chunk."""
+
+
+class QuerySettings(Group):
+    timeout: Duration = seconds(55)
+    """Longest time a tool or query may take; clients give up at 60 s."""
+    top_k: int = 20
+    """Entities and relations read from the graph."""
+    chunk_top_k: int = 10
+    """Chunks an answer is made of."""
+    prefetch: int = 30
+    """Hits each of the dense and the sparse search hand to the fusion."""
+    rrf_k: int = 60
+    """Constant of the reciprocal rank fusion."""
+    floor: float = 0.25
+    """Cosine below which a question counts as not answered by what is stored."""
+    cursor_ttl: Duration = timedelta(minutes=10)
+    """How long a cursor lives."""
+    find_max_tokens: int = 4000
+    """Default bound of a search's text."""
+
+
+class AuthSettings(Group):
+    mode: Literal["none", "api-key", "oidc"] = "none"
+    """Who may call: `none` serves loopback only."""
+    allow_open: bool = False
+    """Second half of saying twice that an open server may leave loopback (the first is SHIELD_HOST)."""
+
+
+class BreakerSettings(Group):
+    threshold: int = Field(5, ge=1)
+    """Failures in a row that open a circuit."""
+    pause: Duration = seconds(60)
+    """How long an open circuit refuses calls before one probe."""
+
+
+def _default_data_dir() -> Path:
+    if os.geteuid() == 0:
+        return Path("/var/lib/shield")
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "shield"
+
+
+class Settings(BaseSettings):
+    """All settings; build one with `load()`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+        extra="ignore",
+        frozen=True,
+        use_attribute_docstrings=True,
+        nested_model_default_partial_update=True,
+    )
+
+    mode: Literal["embedded", "server"] = "embedded"
+    """`embedded` = one process with its own PostgreSQL; `server` = a fleet on services you run."""
+    host: str = "127.0.0.1"
+    """Address the server binds."""
+    port: int = Field(8000, ge=0, le=65535)
+    """Port of MCP and REST; 0 = a free one, printed."""
+    metrics_port: int = Field(9090, ge=0, le=65535)
+    """Port of the metrics; 0 = a free one, printed."""
+    public_url: str | None = None
+    """Address under which clients reach this server, when a proxy stands before it."""
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """More Host names to serve (comma-separated)."""
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins whose pages may call this server (comma-separated)."""
+    data_dir: Path = Field(default_factory=_default_data_dir)
+    """Where embedded mode keeps everything; one owner at a time."""
+    document_root: Path | None = None
+    """Folder below which files may be ingested by path, on loopback and stdio only; unset = never."""
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """`auto` = readable on a terminal, JSON elsewhere."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level that is written."""
+
+    postgres: PostgresSettings = PostgresSettings()
+    redis: RedisSettings = RedisSettings()
+    qdrant: QdrantSettings = QdrantSettings()
+    embedding: EmbeddingSettings = EmbeddingSettings()
+    llm: LlmSettings = LlmSettings()
+    egress: EgressSettings = EgressSettings()
+    crawl: CrawlSettings = CrawlSettings()
+    file: FileSettings = FileSettings()
+    jobs: JobSettings = JobSettings()
+    graph: GraphSettings = GraphSettings()
+    query: QuerySettings = QuerySettings()
+    auth: AuthSettings = AuthSettings()
+    breaker: BreakerSettings = BreakerSettings()
+
+    @field_validator("allowed_hosts", "allowed_origins", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(item.strip() for item in value.split(",") if item.strip())
+        return value
+
+    @model_validator(mode="after")
+    def _server_mode_is_complete(self) -> Self:
+        if self.mode == "server":
+            missing = [
+                name
+                for name, value in (
+                    ("SHIELD_POSTGRES_DSN", self.postgres.dsn),
+                    ("SHIELD_REDIS_URL", self.redis.url),
+                    ("SHIELD_QDRANT_URL", self.qdrant.url),
+                )
+                if not value
+            ]
+            if missing:
+                raise ValueError(f"SHIELD_MODE=server needs {', '.join(missing)}")
+        if self.llm.provider != "none" and not (self.llm.base_url and self.llm.model):
+            raise ValueError("SHIELD_LLM_PROVIDER needs SHIELD_LLM_BASE_URL and SHIELD_LLM_MODEL")
+        if self.embedding.provider != "builtin" and not self.embedding.base_url:
+            raise ValueError("SHIELD_EMBEDDING_PROVIDER needs SHIELD_EMBEDDING_BASE_URL")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, _SecretFiles(settings_cls), env_settings
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """Reads `SHIELD_<GROUP>_<FIELD>_FILE` for every secret field."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for group, info in self.settings_cls.model_fields.items():
+            model = info.annotation
+            if not (isinstance(model, type) and issubclass(model, Group)):
+                continue
+            for name, field in model.model_fields.items():
+                path = os.environ.get(f"{PREFIX}{group}_{name}_FILE".upper())
+                if path and (SecretStr in getattr(field.annotation, "__args__", ()) or (group, name) == ("qdrant", "url")):
+                    try:
+                        found.setdefault(group, {})[name] = Path(path).read_text(encoding="utf-8").strip()
+                    except OSError as error:
+                        raise ConfigInvalid(f"{PREFIX}{group}_{name}_FILE".upper() + " names a file that cannot be read.") from error
+        return found
+
+
+def load(**overrides: Any) -> Settings:
+    """Read the settings from the environment; `overrides` win (for tests and command-line options).
+
+    Raises:
+        ConfigInvalid: a value is missing, unknown or out of range; the message names it, never its content.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{PREFIX}{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}" if item["loc"] else item["msg"]
+            for item in error.errors(include_input=False, include_url=False)
+        )
+        raise ConfigInvalid(f"The configuration is not valid. {problems}") from error

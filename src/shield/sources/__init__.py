@@ -1,0 +1,1 @@
+"""Where content comes from: egress guard, crawl, conversion, uploads."""

@@ -1,0 +1,1 @@
+"""The pipeline that turns a job into knowledge, and the loop that runs it."""

@@ -1,0 +1,92 @@
+"""Shared fixtures: a real PostgreSQL a test process, and a fresh migrated database a test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from shield.database.embedded import EmbeddedPostgres
+from shield.database.engine import create_engine
+from shield.database.migrate import upgrade
+from shield.settings import PostgresSettings, Settings, load
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+_TEMPLATE = "shield_template"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """A private PostgreSQL for this test process, with a migrated template database."""
+    directory = Path(tempfile.mkdtemp(prefix="shield-pg-"))
+    try:
+        with EmbeddedPostgres(directory) as server:
+            _admin(server, f"CREATE DATABASE {_TEMPLATE}")
+            asyncio.run(_migrate(_dsn(server, _TEMPLATE)))
+            yield server
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def dsn(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """Address of a fresh, migrated database, dropped afterwards."""
+    name = f"t_{uuid4().hex[:12]}"
+    _admin(postgres, f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
+    yield _dsn(postgres, name)
+    with contextlib.suppress(psycopg.Error):
+        _admin(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def engine(dsn: str) -> AsyncIterator[AsyncEngine]:
+    """An engine on a fresh, migrated database."""
+    engine = create_engine(dsn, PostgresSettings())
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """A short-pathed data directory that embedded PostgreSQL accepts, removed afterwards."""
+    directory = Path(tempfile.mkdtemp(prefix="shield-data-"))
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def settings(data_dir: Path) -> Settings:
+    """Settings for tests: short durations, free ports, the decided test values for leases."""
+    return load(
+        data_dir=data_dir,
+        port=0,
+        metrics_port=0,
+        jobs={"lease": 2, "heartbeat": 0.6, "relay": 0.2, "backoff_min": 0.05, "backoff_max": 0.2, "poll_after": 0.1, "drain": 0.5},
+        crawl={"per_host_delay": 0},
+        graph={"idle": 2},
+        file={"convert_idle": 2},
+    )
+
+
+def _dsn(server: EmbeddedPostgres, database: str) -> str:
+    return server.dsn.replace("/postgres?", f"/{database}?")
+
+
+def _admin(server: EmbeddedPostgres, statement: str) -> None:
+    with psycopg.connect(server.dsn, autocommit=True) as connection:
+        connection.execute(statement.encode())
+
+
+async def _migrate(dsn: str) -> None:
+    engine = create_engine(dsn, PostgresSettings())
+    await upgrade(engine)
+    await engine.dispose()
