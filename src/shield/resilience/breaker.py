@@ -1,0 +1,169 @@
+"""Circuit breakers: a dependency that keeps failing is left alone for a while, at no cost to the callers.
+
+purgatory keeps the state (closed, opened, half-opened) and counts failures in a row; this wrapper adds what it lacks.
+An open circuit refuses with `CircuitOpen` in microseconds and keeps nothing of the refused call (purgatory would raise one shared
+exception whose traceback grows for ever). After the pause exactly one probe goes out, everybody else is still refused. A call
+belongs to the *period* in which it began; when the state has changed since, its end decides nothing. Time is monotonic, so a
+corrected wall clock neither holds a circuit open nor closes it.
+
+What the end of a call means:
+
+| how it ended | meaning |
+|---|---|
+| result; an error of the caller's making or one that no retry mends (`DependencyRejected`, ...); an error of another service | an answer: success |
+| cancelled; `DependencyThrottled`, `QueueFull` | neutral: neither success nor failure |
+| `DependencyMisconfigured` | opens at once: no retry can help |
+| anything else | a failure |
+
+Limits: state is per process, a time limit belongs inside the call, and nothing here waits. PostgreSQL and Redis have no
+breaker (see `retry.py`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, TypeVar
+
+from shield.errors import CircuitOpen, DependencyMisconfigured, DependencyThrottled, Fault, QueueFull, ShieldError
+from shield.settings import BreakerSettings
+
+if TYPE_CHECKING:
+    from purgatory.domain.model import Context
+
+T = TypeVar("T")
+
+SERVICES = ("orchestrator", "qdrant", "embedding", "llm")
+"""The dependencies behind a breaker; one breaker each, never one per address."""
+
+_CLOSED, _OPEN = "closed", "opened"
+_PROBE_PAUSE = 1.0
+"""Seconds advised to callers who meet a half-open circuit whose probe is out."""
+
+
+class _Meaning(Enum):
+    SUCCESS = "success"
+    NEUTRAL = "neutral"
+    FAILURE = "failure"
+    FATAL = "fatal"
+
+
+def _meaning(service: str, error: Exception) -> _Meaning:
+    if not isinstance(error, ShieldError):
+        return _Meaning.FAILURE
+    if error.details.get("service", service) != service:
+        return _Meaning.SUCCESS  # this service answered, and told of another one's trouble
+    if isinstance(error, DependencyMisconfigured):
+        return _Meaning.FATAL
+    if isinstance(error, DependencyThrottled | QueueFull):
+        return _Meaning.NEUTRAL
+    if not error.retryable or error.fault is Fault.CALLER:
+        return _Meaning.SUCCESS
+    return _Meaning.FAILURE
+
+
+class _Circuit:
+    """One service's breaker; all methods are synchronous, hence atomic in the event loop."""
+
+    def __init__(self, service: str, threshold: int, pause: float, clock: Callable[[], float]) -> None:
+        from purgatory.domain.model import Context
+
+        self._service = service
+        self._pause = pause
+        self._clock = clock
+        self._context: Context = Context(service, threshold, pause)
+        self._opened_at = 0.0
+        self._period = 0
+        self._probing = False
+
+    def admit(self) -> int:
+        """Let a call begin; returns its period.
+
+        Raises:
+            CircuitOpen: the circuit is open, or half-open with its probe out.
+        """
+        if self._context.state == _CLOSED:
+            return self._period
+        if self._context.state == _OPEN:
+            if (wait := self._remaining()) > 0:
+                raise self._refusal(wait)
+            self._half_open()
+        if self._probing:
+            raise self._refusal(min(_PROBE_PAUSE, self._pause))
+        self._probing = True
+        return self._period
+
+    def settle(self, period: int, error: Exception | None, meaning: _Meaning) -> None:
+        """Take in how an admitted call ended."""
+        if period != self._period:
+            return
+        self._probing = False
+        before = self._context.state
+        if meaning is _Meaning.FATAL:
+            self._open()
+        elif meaning is _Meaning.FAILURE and error is not None:
+            self._context.handle_exception(error)
+        elif meaning is _Meaning.SUCCESS:
+            self._context.handle_end_request()
+        self._context.messages.clear()  # events for purgatory's listeners, of which there are none
+        if self._context.state != before:
+            self._period += 1
+            self._opened_at = self._clock()
+
+    def level(self) -> int:
+        """0 closed, 1 half-open (the next call, or one that is out, is the probe), 2 open."""
+        if self._context.state == _CLOSED:
+            return 0
+        return 2 if self._context.state == _OPEN and self._remaining() > 0 else 1
+
+    def _remaining(self) -> float:
+        return self._opened_at + self._pause - self._clock()
+
+    def _refusal(self, wait: float) -> CircuitOpen:
+        return CircuitOpen(f"Calls to `{self._service}` are paused because it keeps failing.", retry_after=wait, service=self._service)
+
+    def _half_open(self) -> None:
+        from purgatory.domain.model import HalfOpenedState
+
+        self._context.set_state(HalfOpenedState())
+        self._period += 1
+
+    def _open(self) -> None:
+        from purgatory.domain.model import OpenedState
+
+        self._context.set_state(OpenedState(self._service))
+
+
+class Breakers:
+    """The circuit breakers of a process, one for each of `services`."""
+
+    def __init__(self, settings: BreakerSettings, clock: Callable[[], float] = time.monotonic, services: Sequence[str] = SERVICES) -> None:
+        pause = settings.pause.total_seconds()
+        self._circuits = {name: _Circuit(name, settings.threshold, pause, clock) for name in services}
+
+    async def call(self, service: str, fn: Callable[[], Awaitable[T]]) -> T:
+        """Call `fn` unless the circuit of `service` is open. Time limits belong inside `fn`.
+
+        Raises:
+            CircuitOpen: the circuit is open; `retry_after` says for how long. `fn` was not called.
+            Exception: whatever `fn` raises, unchanged.
+        """
+        circuit = self._circuits[service]
+        period = circuit.admit()
+        error: Exception | None = None
+        meaning = _Meaning.NEUTRAL  # stays so when the call is cancelled
+        try:
+            result = await fn()
+            meaning = _Meaning.SUCCESS
+            return result
+        except Exception as raised:
+            error, meaning = raised, _meaning(service, raised)
+            raise
+        finally:
+            circuit.settle(period, error, meaning)
+            del error  # no cycle of frame and traceback
+
+    def states(self) -> dict[str, int]:
+        """The state of each circuit now: 0 closed, 1 half-open, 2 open. Safe to call from any thread."""
+        return {name: circuit.level() for name, circuit in self._circuits.items()}
