@@ -22,13 +22,13 @@ PAGES: dict[str, tuple[str, list[Section]]] = {
         "Shield at a glance",
         [
             ("What Shield is", [
-                "HX-Citadel Shield turns web sites and documents into knowledge that agents query over the Model Context Protocol. It runs on your own "
-                "machine or in your own cluster, and nothing that you ingest leaves it.",
+                ("HX-Citadel Shield turns web sites and documents into knowledge that agents query over the Model Context Protocol. It runs on your own "
+                "machine or in your own cluster, and nothing that you ingest leaves it."),
                 "An agent sees thirteen tools. Six of them do the daily work: crawl_web, ingest_doc, qdrant_find, qdrant_store, lightrag_query and get_job_status.",
             ]),
             ("Why answers carry citations", [
-                "Every answer names the source, the heading path, the page and the character offsets of each quotation. A quotation is verbatim: the "
-                "stored text between the two offsets is exactly the quoted text.",
+                ("Every answer names the source, the heading path, the page and the character offsets of each quotation. A quotation is verbatim: the "
+                "stored text between the two offsets is exactly the quoted text."),
                 "When nothing that is stored speaks to a question, the answer says found: false instead of inventing something.",
             ]),
         ],
@@ -37,14 +37,14 @@ PAGES: dict[str, tuple[str, list[Section]]] = {
         "Jobs",
         [
             ("Accepted means kept", [
-                "Long work answers at once with a job id and the status pending. The job is a row in PostgreSQL before the answer is sent, so an accepted "
-                "job survives the loss of its worker, of the server and of the machine's power.",
-                "When a worker is killed in the middle of a job, its lease lapses after thirty seconds and another worker takes over. Pages that were "
-                "fetched are not fetched again, and what was embedded is not embedded again.",
+                ("Long work answers at once with a job id and the status pending. The job is a row in PostgreSQL before the answer is sent, so an accepted "
+                "job survives the loss of its worker, of the server and of the machine's power."),
+                ("When a worker is killed in the middle of a job, its lease lapses after thirty seconds and another worker takes over. Pages that were "
+                "fetched are not fetched again, and what was embedded is not embedded again."),
             ]),
             ("Leases and fences", [
-                "A worker holds a job by a lease, which it renews every ten seconds. With each claim the job's fencing token grows, and a write with an "
-                "older token is refused, so a paused worker that wakes up can change nothing.",
+                ("A worker holds a job by a lease, which it renews every ten seconds. With each claim the job's fencing token grows, and a write with an "
+                "older token is refused, so a paused worker that wakes up can change nothing."),
                 "A job has three tries for errors and three for crashes. A job that uses them up fails with the code job.retries_exhausted.",
             ]),
             ("Cancelling and retrying", [
@@ -56,13 +56,13 @@ PAGES: dict[str, tuple[str, list[Section]]] = {
         "Crawling",
         [
             ("Polite by default", [
-                "The crawler obeys robots.txt, waits 250 milliseconds between two requests to one host and keeps at most two requests to a host in flight. "
-                "A Retry-After header of up to two minutes is waited out.",
+                ("The crawler obeys robots.txt, waits 250 milliseconds between two requests to one host and keeps at most two requests to a host in flight. "
+                "A Retry-After header of up to two minutes is waited out."),
                 "The option max_pages is exact: it counts the addresses for which a page request was sent, whatever the outcome.",
             ]),
             ("Where it may go", [
-                "Every address that a caller gives passes an egress guard. The guard resolves the name once, refuses every address that is not publicly "
-                "routable, dials the address it checked, and checks each redirect again.",
+                ("Every address that a caller gives passes an egress guard. The guard resolves the name once, refuses every address that is not publicly "
+                "routable, dials the address it checked, and checks each redirect again."),
                 "Private ranges open only through the setting SHIELD_EGRESS_ALLOW, which lists networks together with a port.",
             ]),
         ],
@@ -71,8 +71,8 @@ PAGES: dict[str, tuple[str, list[Section]]] = {
         "Searching",
         [
             ("Hybrid search", [
-                "A search combines a dense search by meaning with a BM25 search by words and fuses both rankings by reciprocal rank with k = 60. "
-                "So a rare identifier such as the fault code E4711 is found although no sentence resembles it.",
+                ("A search combines a dense search by meaning with a BM25 search by words and fuses both rankings by reciprocal rank with k = 60. "
+                "So a rare identifier such as the fault code E4711 is found although no sentence resembles it."),
             ]),
             ("The graph", [
                 "LightRAG keeps a graph of entities and relations beside the passages. The query modes are naive, local, global, hybrid and mix, and mix is the default.",
@@ -84,8 +84,8 @@ PAGES: dict[str, tuple[str, list[Section]]] = {
         "Deleting",
         [
             ("Deletion with proof", [
-                "Deleting a document removes its vectors, its part of the graph, cached model answers, uploads and converted text. Afterwards a proof "
-                "searches every table, every vector payload and every file for each sentence of at least eight words.",
+                ("Deleting a document removes its vectors, its part of the graph, cached model answers, uploads and converted text. Afterwards a proof "
+                "searches every table, every vector payload and every file for each sentence of at least eight words."),
                 "A sentence that another document also holds is reported as shared and kept. The number of hits is part of the job's result.",
             ]),
         ],

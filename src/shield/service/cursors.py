@@ -1,0 +1,64 @@
+"""Opaque cursors: signed, bound to the query and the principal that made them, and short-lived.
+
+A cursor is base64url of `expiry | offset | binding | signature`; nothing of the query can be read from it. The secret lives
+in the database, so every replica accepts every other's cursors.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import struct
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+from shield.errors import CursorInvalid
+
+_HEAD = struct.Struct(">QQ")
+_MAC = 16  # bytes of the signature and of the binding
+
+
+class Cursors:
+    """Makes and reads cursors.
+
+    Args:
+        secret: at least 16 bytes, shared by all replicas.
+        ttl: how long a cursor lives.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, secret: bytes, ttl: timedelta, clock: Callable[[], float] = time.time) -> None:
+        self._secret = secret
+        self._ttl = ttl.total_seconds()
+        self._clock = clock
+
+    def make(self, offset: int, *binding: str) -> str:
+        """A cursor for `offset`, valid only with the same `binding` (principal, knowledge base, query, filters ...)."""
+        body = _HEAD.pack(int(self._clock() + self._ttl), offset) + self._digest("\x00".join(binding).encode())
+        return base64.urlsafe_b64encode(body + self._digest(body)).decode().rstrip("=")
+
+    def read(self, cursor: str | None, *binding: str) -> int:
+        """The offset; 0 without a cursor.
+
+        Raises:
+            CursorInvalid: forged, expired, or made by another query or principal.
+        """
+        if not cursor:
+            return 0
+        try:
+            raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        except (binascii.Error, ValueError) as error:
+            raise CursorInvalid from error
+        body, signature = raw[:-_MAC], raw[-_MAC:]
+        if len(raw) != _HEAD.size + 2 * _MAC or not hmac.compare_digest(signature, self._digest(body)):
+            raise CursorInvalid
+        expires, offset = _HEAD.unpack_from(body)
+        if expires < self._clock() or not hmac.compare_digest(body[_HEAD.size :], self._digest("\x00".join(binding).encode())):
+            raise CursorInvalid
+        return int(offset)
+
+    def _digest(self, data: bytes) -> bytes:
+        return hmac.new(self._secret, data, hashlib.sha256).digest()[:_MAC]
