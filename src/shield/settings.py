@@ -210,7 +210,13 @@ class JobSettings(Group):
     slots: int = Field(2, ge=1)
     """Jobs a worker runs at once."""
     poll_after: Duration = seconds(2)
-    """First pause advised to a polling client; 5 s once a job has run for 30 s."""
+    """Pause advised to a polling client at first."""
+    poll_after_long: Duration = seconds(5)
+    """Pause advised once a job is older than `poll_long_after`."""
+    poll_long_after: Duration = seconds(30)
+    """Age from which a job is polled less often."""
+    progress: Duration = seconds(1)
+    """Least pause between two writes of a running job's progress; a new stage is written at once."""
     idempotency_keep: Duration = timedelta(days=7)
     """How long after a job's end its Idempotency-Key still answers."""
     retention: Duration = timedelta(days=30)

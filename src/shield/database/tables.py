@@ -104,6 +104,7 @@ jobs = Table(
     Column("parked", Boolean, nullable=False, server_default=text("false")),  # waits for its graph steps, holds no slot
     _now("available_at"),
     _at("published_at"),
+    Column("turn", BigInteger),  # the relay's count when it was last started; round-robin by principal reads it
     _count("errors"),
     _count("crashes"),
     Column("max_errors", Integer, nullable=False, server_default=text("3")),
@@ -128,6 +129,8 @@ jobs = Table(
     Index("ix_jobs_relay", "available_at", postgresql_where=text("status IN ('pending','processing')")),
     Index("ix_jobs_live", "principal", "request_hash", postgresql_where=text("status IN ('pending','processing')")),
     Index("ix_jobs_principal", "principal", "seq"),
+    Index("ix_jobs_turn", "principal", "turn", postgresql_where=text("turn IS NOT NULL")),
+    Index("ix_jobs_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
 )
 
 job_outcomes = Table(

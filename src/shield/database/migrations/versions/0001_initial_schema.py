@@ -42,6 +42,7 @@ END $$;
 def upgrade() -> None:
     op.execute("CREATE EXTENSION IF NOT EXISTS vector")
     op.execute("CREATE SEQUENCE jobs_seq")
+    op.execute("CREATE SEQUENCE jobs_turn")
     op.create_table(
         "audit_records",
         sa.Column("id", sa.BigInteger(), autoincrement=True, nullable=False),
@@ -164,6 +165,7 @@ def upgrade() -> None:
         sa.Column("parked", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("available_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("published_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("turn", sa.BigInteger(), nullable=True),
         sa.Column("errors", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("crashes", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("max_errors", sa.Integer(), server_default=sa.text("3"), nullable=False),
@@ -191,6 +193,8 @@ def upgrade() -> None:
         "ix_jobs_live", "jobs", ["principal", "request_hash"], unique=False, postgresql_where=sa.text("status IN ('pending','processing')")
     )
     op.create_index("ix_jobs_principal", "jobs", ["principal", "seq"], unique=False)
+    op.create_index("ix_jobs_turn", "jobs", ["principal", "turn"], unique=False, postgresql_where=sa.text("turn IS NOT NULL"))
+    op.create_index("ix_jobs_finished", "jobs", ["finished_at"], unique=False, postgresql_where=sa.text("finished_at IS NOT NULL"))
     op.create_index("ix_jobs_relay", "jobs", ["available_at"], unique=False, postgresql_where=sa.text("status IN ('pending','processing')"))
     op.create_index(
         "uq_jobs_idempotency",
@@ -358,6 +362,8 @@ def downgrade() -> None:
     op.drop_table("kb_writer")
     op.drop_index("uq_jobs_idempotency", table_name="jobs", postgresql_where=sa.text("idempotency_key IS NOT NULL"))
     op.drop_index("ix_jobs_relay", table_name="jobs", postgresql_where=sa.text("status IN ('pending','processing')"))
+    op.drop_index("ix_jobs_finished", table_name="jobs", postgresql_where=sa.text("finished_at IS NOT NULL"))
+    op.drop_index("ix_jobs_turn", table_name="jobs", postgresql_where=sa.text("turn IS NOT NULL"))
     op.drop_index("ix_jobs_principal", table_name="jobs")
     op.drop_index("ix_jobs_live", table_name="jobs", postgresql_where=sa.text("status IN ('pending','processing')"))
     op.drop_table("jobs")
@@ -376,3 +382,4 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION shield_fence")
     op.execute("DROP FUNCTION shield_job_guard")
     op.execute("DROP SEQUENCE jobs_seq")
+    op.execute("DROP SEQUENCE jobs_turn")
