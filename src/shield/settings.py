@@ -8,6 +8,7 @@ demands its three URLs. Defaults are decided in one table; change one only with 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -115,6 +116,8 @@ class EgressSettings(Group):
     """Private ranges that may be called all the same, each as CIDR:port (comma-separated)."""
     nat64: bool = False
     """Reach public IPv4 sites through NAT64 addresses (IPv6-only clusters with DNS64)."""
+    resolve_timeout: Duration = seconds(5)
+    """Longest wait for a host's addresses."""
 
     @field_validator("ports", "allow", mode="before")
     @classmethod
@@ -129,6 +132,8 @@ class CrawlSettings(Group):
     """Largest decompressed page; a larger one is `page.too_large`."""
     page_timeout: Duration = seconds(30)
     """Longest time for one page, redirects included."""
+    document_timeout: Duration = seconds(120)
+    """Longest time for fetching one document by its address, redirects included."""
     max_redirects: int = Field(5, ge=0, le=20)
     """Redirect hops a page."""
     max_links: int = Field(500, ge=1)
@@ -143,10 +148,18 @@ class CrawlSettings(Group):
     """Longest pause robots.txt may ask for before the job must accept it explicitly."""
     max_retry_after: Duration = seconds(120)
     """Longest Retry-After that is waited out."""
+    default_retry_after: Duration = seconds(5)
+    """Pause after a 429 that names none."""
     throttle_retries: int = Field(2, ge=0)
     """Tries after a 429 or 503 with Retry-After."""
     max_robots_bytes: ByteSize = ByteSize(512 * KiB)
     """How much of robots.txt is read."""
+    robots_ttl: Duration = timedelta(hours=1)
+    """How long a site's robots.txt is remembered."""
+    robots_retry: Duration = seconds(60)
+    """How long a robots.txt that could not be read counts as a refusal before it is asked for again."""
+    max_queued: int = Field(10_000, ge=1)
+    """Addresses a crawl remembers beyond its max_pages; links found later are dropped."""
     user_agent_token: str = "shield"  # noqa: S105
     """The name robots.txt rules are matched with."""
 
@@ -402,3 +415,43 @@ def load(**overrides: Any) -> Settings:
             for item in error.errors(include_input=False, include_url=False)
         )
         raise ConfigInvalid(f"The configuration is not valid. {problems}") from error
+
+
+@dataclass(frozen=True)
+class SettingRow:
+    """One setting as people see it: its variable, its value (secrets masked), and what it means."""
+
+    variable: str
+    value: str
+    is_default: bool
+    description: str
+
+
+def describe(settings: Settings) -> list[SettingRow]:
+    """All settings in their order; `shield config` and docs/SETTINGS.md are made of this."""
+    rows: list[SettingRow] = []
+    for name, field in Settings.model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, Group):
+            for part, inner in type(value).model_fields.items():
+                rows.append(_row(f"{PREFIX}{name}_{part}".upper(), getattr(value, part), inner))
+        else:
+            rows.append(_row(f"{PREFIX}{name}".upper(), value, field))
+    return rows
+
+
+def _row(variable: str, value: Any, field: FieldInfo) -> SettingRow:
+    default = field.get_default(call_default_factory=True, validated_data={})
+    return SettingRow(variable, _shown(value), value == default, field.description or "")
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == ():
+        return "unset"
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds():g} s"
+    if isinstance(value, ByteSize):
+        return value.human_readable()
+    if isinstance(value, tuple):
+        return ",".join(str(item) for item in value)
+    return str(value)  # a SecretStr prints as asterisks

@@ -34,7 +34,7 @@ def job_view(
         knowledge_base=job.knowledge_base,
         kind=job.kind.value,
         stage=job.stage.value,
-        outcome=job.outcome,  # type: ignore[arg-type]  # the database's CHECK allows these two only
+        outcome=job.outcome,
         priority=job.priority.value,
         progress=ProgressView(**asdict(job.progress)),
         error=error_view(job.error_code, job.error_message) if job.error_code else None,
