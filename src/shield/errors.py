@@ -113,6 +113,13 @@ class RequestTooLarge(ShieldError):
     advice = "Send large files through POST /uploads (or the create_upload tool) and pass the upload id."
 
 
+class RequestTimeout(ShieldError):
+    """The request body did not arrive in time."""
+
+    code, status, retryable = "request.timeout", 408, True
+    advice = "Send the request again over a steadier connection."
+
+
 class UnknownRoute(ShieldError):
     """There is nothing at this address."""
 
@@ -433,6 +440,13 @@ class PageLeftScope(ShieldError):
 
     code, status = "page.left_scope", 422
     advice = "Add the target's host to allowed_domains."
+
+
+class PageDuplicate(ShieldError):
+    """Another page of this crawl leads to the same address."""
+
+    code, status = "page.duplicate", 409
+    advice = "Nothing to do: the content is stored once, under the other page."
 
 
 class PageTypeUnsupported(ShieldError):

@@ -277,6 +277,26 @@ class AuthSettings(Group):
     """Second half of saying twice that an open server may leave loopback (the first is SHIELD_HOST)."""
 
 
+class ApiSettings(Group):
+    max_body_bytes: ByteSize = ByteSize(2 * MiB)
+    """Largest request body other than an upload."""
+    body_idle: Duration = seconds(30)
+    """Longest pause within a request body."""
+    body_timeout: Duration = timedelta(minutes=15)
+    """Longest time for a whole request body."""
+    linger: Duration = seconds(2)
+    """How long the rest of a refused body is read and dropped, so that its sender sees the answer."""
+    keep_alive: Duration = seconds(15)
+    """Pause after which a silent event stream sends a comment."""
+
+
+class ClientSettings(Group):
+    connect: Duration = seconds(3)
+    """Longest wait for a connection to a Shield server."""
+    timeout: Duration = seconds(65)
+    """Longest silence of a Shield server while it answers; more than any of its own limits."""
+
+
 class BreakerSettings(Group):
     threshold: int = Field(5, ge=1)
     """Failures in a row that open a circuit."""
@@ -338,6 +358,8 @@ class Settings(BaseSettings):
     graph: GraphSettings = GraphSettings()
     query: QuerySettings = QuerySettings()
     auth: AuthSettings = AuthSettings()
+    api: ApiSettings = ApiSettings()
+    client: ClientSettings = ClientSettings()
     breaker: BreakerSettings = BreakerSettings()
 
     @field_validator("allowed_hosts", "allowed_origins", mode="before")
