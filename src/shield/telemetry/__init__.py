@@ -1,1 +1,1 @@
-"""Metrics, logs and traces, with bounded labels."""
+"""Metrics, logs and traces: bounded labels, and never document text, query text or tokens."""
