@@ -1,0 +1,200 @@
+"""Intake: from a request to a committed job.
+
+Content that a caller sends along (text, base64, a file below the document root) is stored as an upload first, so a job's
+row stays small and a retry finds its content again. If the job turns out to exist already (same idempotency key, identical
+live request), the fresh upload is erased. The request's hash covers the content's hash, never the upload's random id.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+from shield.auth import Principal, Scope
+from shield.errors import DocumentRootRefused, InlineContentInvalid, InvalidRequest, UnknownKnowledgeBase
+from shield.jobs.model import JobKind, JobRequest, Priority
+from shield.knowledge.model import KnowledgeBase
+from shield.service.jobs import JobCases
+from shield.service.models import CrawlSpec, DocumentSpec, IngestRequest, JobView, UploadCreate, UploadView
+from shield.sources.uploads import Upload
+from shield.sources.urls import canonical
+
+_CHOICES = ("url", "upload_id", "content_base64", "path", "text")
+
+
+class IntakeCases(JobCases):
+    """Accepting work and files."""
+
+    async def ingest(
+        self,
+        who: Principal,
+        request: IngestRequest,
+        *,
+        idempotency_key: str | None = None,
+        traceparent: str | None = None,
+        local_caller: bool = False,
+    ) -> JobView:
+        """Accept a crawl or a document; see `Shield.ingest`."""
+        who.require(Scope.CRAWL if isinstance(request.spec, CrawlSpec) else Scope.KB_WRITE)
+        base = await self._base(who, request.knowledge_base)
+        if isinstance(request.spec, CrawlSpec):
+            kind, spec, size, upload = JobKind.CRAWL, _crawl(request.spec), 0, None
+            needs = ("browser",) if request.spec.render == "browser" else ()
+            fingerprint: dict[str, Any] = spec
+        else:
+            kind, needs = JobKind.INGEST, ()
+            spec, fingerprint, size, upload = await self._document(who, request.spec, local_caller=local_caller)
+        return await self._accept(
+            JobRequest(
+                kind=kind,
+                principal=who.name,
+                knowledge_base_id=base.id,
+                knowledge_base=base.name,
+                spec=spec,
+                request_hash=_hash(kind, base.id, request.priority, fingerprint),
+                payload_bytes=size,
+                idempotency_key=idempotency_key,
+                needs=needs,
+                priority=Priority(request.priority),
+                traceparent=traceparent,
+                upload_id=upload,
+            )
+        )
+
+    async def delete_document(self, who: Principal, document_id: UUID, *, knowledge_base: str = "default") -> JobView:
+        """Accept a deletion; an unknown document is refused now, not later."""
+        who.require(Scope.KB_WRITE)
+        base = await self._base(who, knowledge_base)
+        document = await self.parts.library.document(base, document_id)
+        return await self._accept_deletion(who, base, {"document_id": str(document.document_id), "source": document.source})
+
+    async def delete_knowledge_base(self, who: Principal, name: str) -> JobView:
+        """Accept the deletion of a whole base."""
+        who.require(Scope.ADMIN)
+        base = await self._base(who, name)
+        self.parts.bases.check_removable(base)
+        return await self._accept_deletion(who, base, {"knowledge_base": base.name})
+
+    async def create_upload(self, who: Principal, request: UploadCreate) -> UploadView:
+        """Announce a file; the URL takes one PUT."""
+        who.require(Scope.KB_WRITE)
+        upload, token = await self.parts.uploads.create(who.name, request.filename, request.mime)
+        return _upload_view(upload, url=f"{self.base_url}/uploads/{upload.id}/content?token={token}")
+
+    async def put_upload(self, upload_id: UUID, token: str, content: AsyncIterator[bytes]) -> UploadView:
+        """Store the file behind a one-time URL."""
+        return _upload_view(await self.parts.uploads.put(upload_id, token, content))
+
+    async def upload(self, who: Principal, filename: str, mime: str | None, content: AsyncIterator[bytes]) -> UploadView:
+        """Store a file in one go."""
+        who.require(Scope.KB_WRITE)
+        return _upload_view(await self.parts.uploads.store(who.name, filename, mime, content))
+
+    async def _base(self, who: Principal, name: str) -> KnowledgeBase:
+        if not who.sees(name):
+            raise UnknownKnowledgeBase(knowledge_base=name)
+        return await self.parts.bases.get(name)
+
+    async def _accept(self, request: JobRequest) -> JobView:
+        try:
+            job = await self.parts.jobs.accept(request)
+        except Exception:
+            await self._drop(request)
+            raise
+        if request.upload_id is not None and job.spec.get("upload_id") != str(request.upload_id):
+            await self._drop(request)
+        self.parts.notify()
+        return self._view(job)
+
+    async def _drop(self, request: JobRequest) -> None:
+        """Erase content that was stored for this request only; a caller's own upload stays his."""
+        if request.upload_id is not None and request.spec.get("made_upload"):
+            await self.parts.uploads.erase(request.upload_id)
+
+    async def _accept_deletion(self, who: Principal, base: KnowledgeBase, spec: dict[str, Any]) -> JobView:
+        return await self._accept(
+            JobRequest(
+                kind=JobKind.DELETE,
+                principal=who.name,
+                knowledge_base_id=base.id,
+                knowledge_base=base.name,
+                spec=spec,
+                request_hash=_hash(JobKind.DELETE, base.id, "high", spec),
+                priority=Priority.HIGH,
+            )
+        )
+
+    async def _document(
+        self, who: Principal, spec: DocumentSpec, *, local_caller: bool
+    ) -> tuple[dict[str, Any], dict[str, Any], int, UUID | None]:
+        """The stored spec, what its hash is made of, its size, and its upload."""
+        given = [name for name in _CHOICES if getattr(spec, name) is not None]
+        if len(given) != 1:
+            raise InvalidRequest(f"Give exactly one of {', '.join(_CHOICES)}; this has {len(given)}.", fields=list(_CHOICES))
+        common = {"source": spec.source, "title": spec.title, "metadata": spec.metadata}
+        if spec.url is not None:
+            stored = {**common, "url": canonical(spec.url)}
+            return stored, stored, 0, None
+        if spec.upload_id is not None:
+            upload, made, default = await self.parts.uploads.stat(who.name, spec.upload_id), False, None
+        else:
+            content, name, default = await self._content(spec, local_caller=local_caller)
+            upload, made = await self.parts.uploads.store(who.name, name, None, _once(content)), True
+        name = spec.filename or upload.name
+        source = spec.source or default or f"upload:{name}#{(upload.sha256 or '')[:12]}"
+        stored = {**common, "source": source, "filename": name, "upload_id": str(upload.id), "made_upload": made, "sha256": upload.sha256}
+        hashed = {key: value for key, value in stored.items() if key not in {"upload_id", "made_upload"}}
+        return stored, hashed, upload.size or 0, upload.id
+
+    async def _content(self, spec: DocumentSpec, *, local_caller: bool) -> tuple[bytes, str, str | None]:
+        """Content sent along: its bytes, name and default source."""
+        if spec.text is not None:
+            content = spec.text.encode()
+            return content, spec.filename or "note.md", f"text:{hashlib.sha256(content).hexdigest()}"
+        if spec.content_base64 is not None:
+            if not spec.filename:
+                raise InvalidRequest("filename: needed with content_base64, for the type.", fields=["filename"])
+            try:
+                content = base64.b64decode(spec.content_base64, validate=True)
+            except (binascii.Error, ValueError) as error:
+                raise InlineContentInvalid from error
+            if len(content) > self.parts.settings.file.max_inline_bytes:
+                raise InlineContentInvalid
+            return content, spec.filename, None
+        root = self.parts.settings.document_root
+        if root is None or not local_caller or spec.path is None:
+            raise DocumentRootRefused
+        from shield.sources.paths import read_below
+
+        content, name, relative = await read_below(root, spec.path, self.parts.settings.file.max_bytes)
+        return content, spec.filename or name, f"file:{relative}"
+
+
+def _crawl(spec: CrawlSpec) -> dict[str, Any]:
+    return {**spec.model_dump(exclude={"type"}), "url": canonical(spec.url)}
+
+
+def _hash(kind: JobKind, base: UUID, priority: str, spec: dict[str, Any]) -> str:
+    text = json.dumps([kind, str(base), priority, spec], sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+async def _once(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+def _upload_view(upload: Upload, url: str | None = None) -> UploadView:
+    return UploadView(
+        upload_id=upload.id,
+        filename=upload.name,
+        size=upload.size,
+        sha256=upload.sha256,
+        stored=upload.stored,
+        upload_url=url,
+        expires_at=upload.expires_at,
+    )

@@ -1,0 +1,133 @@
+"""Following jobs: one, many, live; cancelling and retrying."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from shield.auth import Principal, Scope
+from shield.errors import InvalidRequest
+from shield.jobs.model import Job, JobId, Status
+from shield.jobs.polling import poll_after
+from shield.service.models import JobList, JobView
+from shield.service.parts import Parts
+from shield.service.views import job_view
+
+MAX_WAIT = 45.0
+"""Longest wait of one call, in seconds; clients give up at 60."""
+_POLL = 0.5  # seconds between two looks at a row that another process may be changing
+KEEP_ALIVE = 15.0
+"""Seconds of silence after which a watcher of events gets a comment."""
+
+
+class JobCases:
+    """What a principal does with its jobs."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.base_url = parts.settings.public_url or ""
+        """Where clients reach this server; set once the port is known."""
+
+    async def job(self, who: Principal, job_id: UUID, *, wait: float = 0, outcomes_after: int = 0, outcomes_limit: int = 20) -> JobView:
+        """One job; see `Shield.job`."""
+        who.require(Scope.JOBS_READ)
+        job = await self.parts.jobs.get(who.name, JobId(job_id))
+        if wait > 0 and not job.status.ended:
+            job = await self._wait(who, job, min(wait, MAX_WAIT))
+        return await self._full_view(job, outcomes_after, outcomes_limit)
+
+    async def jobs(
+        self,
+        who: Principal,
+        *,
+        status: str | None = None,
+        knowledge_base: str | None = None,
+        limit: int = 20,
+        cursor: str | None = None,
+    ) -> JobList:
+        """The principal's jobs, newest first."""
+        who.require(Scope.JOBS_READ)
+        if status is not None and status not in set(Status):
+            raise InvalidRequest(f"status: one of {', '.join(Status)}.", fields=["status"])
+        binding = (who.name, "jobs", status or "", knowledge_base or "")
+        before = self.parts.cursors.read(cursor, *binding) or None
+        page = await self.parts.jobs.list(
+            who.name, status=Status(status) if status else None, knowledge_base=knowledge_base, limit=limit, before=before
+        )
+        following = self.parts.cursors.make(page.next, *binding) if page.next is not None else None
+        return JobList(jobs=[self._view(job) for job in page.jobs], next_cursor=following)
+
+    async def cancel(self, who: Principal, job_id: UUID) -> JobView:
+        """Ask a job to stop."""
+        who.require(Scope.KB_WRITE)
+        job = await self.parts.jobs.request_cancel(who.name, JobId(job_id))
+        self.parts.notify()
+        return self._view(job)
+
+    async def retry(self, who: Principal, job_id: UUID) -> JobView:
+        """A new job that goes on where the old one ended."""
+        who.require(Scope.KB_WRITE)
+        job = await self.parts.jobs.retry(who.name, JobId(job_id))
+        self.parts.notify()
+        return self._view(job)
+
+    async def events(
+        self, who: Principal, job_id: UUID, last_event_id: str | None = None
+    ) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:
+        """Live events; an unknown `last_event_id` simply gets the snapshot again, which holds all that matters."""
+        who.require(Scope.JOBS_READ)
+        with self.parts.events.subscribe(JobId(job_id)) as subscription:
+            job = await self.parts.jobs.get(who.name, JobId(job_id))
+            seen = _marks(job)
+            if last_event_id != f"{job.fence}-end" or not job.status.ended:
+                yield f"{job.fence}-0", "snapshot", self._event(job)
+            while not job.status.ended:
+                event = await subscription.next(_POLL)
+                if event is not None and event.name == "progress":
+                    yield event.id, event.name, {"job_id": str(job_id), **event.data}
+                    continue
+                job = await self.parts.jobs.get(who.name, JobId(job_id))
+                if not job.status.ended and _marks(job) != seen:
+                    seen = _marks(job)
+                    yield f"{job.fence}-{int(job.updated_at.timestamp() * 1000)}", "progress", self._event(job)
+            yield f"{job.fence}-end", "end", self._event(job)
+
+    async def _wait(self, who: Principal, job: Job, seconds: float) -> Job:
+        """The job when it has ended, or as it stands after `seconds`."""
+        with suppress(TimeoutError), self.parts.events.subscribe(job.id) as subscription:
+            async with asyncio.timeout(seconds):
+                while not job.status.ended:
+                    await subscription.next(_POLL)
+                    job = await self.parts.jobs.get(who.name, job.id)
+        return job
+
+    async def _full_view(self, job: Job, after: int, limit: int) -> JobView:
+        outcomes = await self.parts.jobs.outcomes(job.id, after=after, limit=limit)
+        total = await self.parts.jobs.outcome_count(job.id)
+        proof = await self.parts.library.proof_of(job.id) if job.kind == "delete" and job.status.ended else None
+        return job_view(job, poll_after=self._poll_after(job), outcomes=outcomes, outcomes_total=total, proof=proof)
+
+    def _view(self, job: Job) -> JobView:
+        return job_view(job, poll_after=self._poll_after(job))
+
+    def _poll_after(self, job: Job) -> float:
+        return poll_after(job, datetime.now(UTC), self.parts.settings.jobs)
+
+    def _event(self, job: Job) -> dict[str, Any]:
+        return {
+            "job_id": str(job.id),
+            "status": job.status.value,
+            "stage": job.stage.value,
+            "outcome": job.outcome,
+            "progress": asdict(job.progress),
+            "error": job.error_code,
+        }
+
+
+def _marks(job: Job) -> tuple[object, ...]:
+    return job.status, job.stage, job.progress, job.fence
