@@ -127,6 +127,13 @@ class UnknownRoute(ShieldError):
     advice = "See /docs or docs/API_REFERENCE.md for the routes of this server."
 
 
+class UnknownTool(ShieldError):
+    """There is no tool of this name."""
+
+    code, status = "request.tool_not_found", 404
+    advice = "List the tools of this server with tools/list."
+
+
 class MethodNotAllowed(ShieldError):
     """This address does not answer to that method."""
 
@@ -269,6 +276,13 @@ class UnknownDocument(ShieldError):
 
     code, status = "document.not_found", 404
     advice = "List the documents with list_documents."
+
+
+class DocumentDeleting(ShieldError):
+    """This document is being deleted; it can be stored again when that is done."""
+
+    code, status, retryable = "document.deleting", 409, True
+    advice = "Wait until the deletion's job has ended, then send the document again."
 
 
 class DocumentTooLarge(ShieldError):

@@ -200,11 +200,18 @@ class FindRequest(Model):
     """Search passages. Filters name `source`, `kind`, `mime`, `host`, `document_id` or `metadata.<key>`; a list means any of."""
 
     query: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
+    """What to look for, in plain words; rare words and identifiers count literally."""
     knowledge_base: KbName = "default"
+    """Where to search."""
     limit: int = Field(10, ge=1, le=100)
+    """Most passages an answer holds."""
     filters: FilterInput = Field(default_factory=dict, max_length=16)
+    """Conditions that all must hold, on `source`, `kind`, `mime`, `host`, `document_id` or `metadata.<key>`: a value, a list (any of),
+    or bounds such as {"gte": 5}."""
     max_tokens: int = Field(4000, ge=64, le=16_000)
+    """Bound of all passages' text together; what does not fit waits behind the cursor."""
     cursor: Annotated[str, StringConstraints(max_length=2048)] | None = None
+    """`next_cursor` of the answer before, to read on; repeat the query and filters unchanged. Lives ten minutes."""
 
 
 class FindResult(Model):
@@ -220,10 +227,15 @@ class StoreRequest(Model):
     """Store a note, at once."""
 
     text: Annotated[str, StringConstraints(min_length=1, max_length=200_000)]
+    """The note, plain text or Markdown."""
     knowledge_base: KbName = "default"
+    """Where to."""
     source: SourceName | None = None
+    """What to call it; the same source replaces the note. Default: made from the text, so the same text is one note."""
     title: Annotated[str, StringConstraints(max_length=500)] | None = None
+    """Its title."""
     metadata: Metadata = Field(default_factory=dict, max_length=32)
+    """Stored with the note, to filter by."""
 
 
 class StoreResult(Model):
@@ -243,11 +255,17 @@ class QueryRequest(Model):
     """Ask a question."""
 
     query: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
+    """The question, in plain words."""
     knowledge_base: KbName = "default"
+    """Where to look for the answer."""
     mode: Mode = "mix"
+    """`naive` = passages only; `local` = entities; `global` = relations; `hybrid` = both; `mix` = both and passages."""
     top_k: int = Field(20, ge=1, le=100)
+    """Entities and relations read from the graph."""
     chunk_top_k: int = Field(10, ge=1, le=50)
+    """Passages the answer is made of."""
     max_tokens: int = Field(4000, ge=64, le=16_000)
+    """Bound of all passages' text together."""
     filters: FilterInput = Field(default_factory=dict, max_length=16)
     """Apply to passages; entities and relations are not filtered and are left out when filters are given."""
 
@@ -381,7 +399,9 @@ class UploadCreate(Model):
     """Announce a file."""
 
     filename: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+    """The file's name; its extension tells the type."""
     mime: Annotated[str, StringConstraints(max_length=255)] | None = None
+    """Its media type, if known."""
 
 
 class UploadView(Model):
