@@ -1,0 +1,112 @@
+"""The orchestrator's REST API: thin routes over the `Shield` port, one router a resource.
+
+`create_app` puts the layers together: boundary, Host and Origin guard, body limits, routes. The MCP application, if given, answers at `/mcp`
+under the same layers and lives and dies with this one (its session manager starts in its lifespan; without it every call
+fails with "Task group is not initialized").
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from shield import __version__
+from shield.api import problems
+from shield.api.dependencies import Context, PrincipalOf
+from shield.api.middleware import BodyLimit, Boundary, HostGuard, HttpMetrics
+from shield.api.routes import docs, documents, health, ingest, jobs, knowledge_bases, search, uploads
+from shield.auth.hosts import HostPolicy
+from shield.auth.local import check_binding, local_principal
+from shield.service.port import Shield
+from shield.settings import Settings
+
+MCP_PATH = "/mcp"
+_ROUTERS = (ingest, search, uploads, jobs, documents, knowledge_bases, health, docs)
+_DESCRIPTION = "Web sites and documents in, cited answers out. Long work is a job: 202, then poll or watch it."
+
+
+def create_app(
+    shield: Shield,
+    settings: Settings,
+    metrics: HttpMetrics | None = None,
+    mcp_app: Starlette | None = None,
+    *,
+    principal_of: PrincipalOf = local_principal,
+    samples: Path | None = None,
+) -> FastAPI:
+    """The application.
+
+    Args:
+        shield: answers every route.
+        settings: names, limits and durations.
+        metrics: counts requests by route template.
+        mcp_app: FastMCP's `http_app(path="/mcp", stateless_http=True)`; host and origin are checked here, so its own check stays off.
+        principal_of: who a request acts for.
+        samples: directory of a static site to serve at `/samples/`.
+
+    Raises:
+        ConfigInvalid: the settings would serve strangers, or name hosts that cannot be read.
+    """
+    check_binding(settings)
+    app = FastAPI(
+        title="HX-Citadel Shield",
+        version=__version__,
+        description=_DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan(mcp_app),
+        generate_unique_id_function=_operation_id,
+        middleware=[
+            Middleware(Boundary, metrics=metrics),
+            Middleware(HostGuard, policy=HostPolicy.of(settings)),
+            Middleware(BodyLimit, settings=settings),
+        ],
+    )
+    app.state.context = Context(shield, settings, principal_of)
+    problems.install(app)
+    for module in _ROUTERS:
+        app.include_router(module.router)
+    if mcp_app is not None:
+        app.router.routes.append(Route(MCP_PATH, mcp_app, include_in_schema=False))  # a route, so that unknown paths stay ours
+    if samples is not None:
+        app.router.routes.append(Mount("/samples", StaticFiles(directory=samples, html=True)))
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    return app
+
+
+def _lifespan(mcp_app: Starlette | None) -> Any:
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        if mcp_app is None:
+            yield
+            return
+        async with mcp_app.router.lifespan_context(mcp_app):
+            yield
+
+    return lifespan
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        schemas = schema["components"]["schemas"]
+        schema["components"]["examples"] = problems.examples()
+        schemas["Problem"] = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own error form, which this API never sends
+            schemas.pop(unused, None)
+        app.openapi_schema = schema
+    return app.openapi_schema

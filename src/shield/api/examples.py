@@ -1,0 +1,36 @@
+"""Example requests, by operation: shown in OpenAPI and docs/API_REFERENCE.md, and sent by the tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+JOB_ID = "6f1c2a34-9b7e-4f0d-8a51-0d3a4a6f7c21"
+DOCUMENT_ID = "2b0e6c1d-55a0-5c83-9c61-7f5b1f0a9d3e"
+UPLOAD_ID = "a3c4f6b8-1d2e-4f3a-9b4c-5d6e7f809102"
+
+BODIES: dict[str, dict[str, Any]] = {
+    "ingest_async": {
+        "knowledge_base": "default",
+        "spec": {"type": "crawl", "url": "https://docs.example.org/", "max_pages": 50, "max_depth": 3},
+    },
+    "query": {"query": "How is a stuck pump restarted?", "mode": "mix"},
+    "find": {"query": "pump restart", "limit": 5, "filters": {"kind": "crawl"}},
+    "store_note": {"text": "The pump of hall 3 needs 20 s between two starts.", "source": "note:pump-hall-3", "metadata": {"team": "ops"}},
+    "announce_upload": {"filename": "manual.pdf", "mime": "application/pdf"},
+    "create_knowledge_base": {"name": "team-handbook", "description": "How we work.", "graph": True},
+}
+"""JSON bodies by operation id."""
+
+PARAMETERS: dict[str, Any] = {
+    "job_id": JOB_ID,
+    "document_id": DOCUMENT_ID,
+    "upload_id": UPLOAD_ID,
+    "name": "team-handbook",
+    "token": "ONE-TIME-TOKEN",
+}
+"""Values of required path and query parameters."""
+
+
+def body_examples(operation: str) -> dict[str, Any]:
+    """The `openapi_examples` of an operation."""
+    return {"example": {"value": BODIES[operation]}}
