@@ -173,6 +173,36 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Beat:
+    """What a heartbeat learned; `ok` False means that the claim is outdated."""
+
+    ok: bool
+    cancel_requested: bool = False
+    deadline_passed: bool = False
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep did."""
+
+    expired: int = 0
+    exhausted: int = 0
+    cancelled: int = 0
+    unparked: int = 0
+    removed: int = 0
+
+
+@dataclass(frozen=True)
+class QueueStats:
+    """The queue at a glance; `oldest_pending` is how long the longest-waiting due job has been due, in seconds."""
+
+    pending: int = 0
+    processing: int = 0
+    parked: int = 0
+    oldest_pending: float = 0.0
+
+
+@dataclass(frozen=True)
 class Page:
     """One page of a listing; `next` is None at the end."""
 
