@@ -270,6 +270,17 @@ class QuerySettings(Group):
     """Default bound of a search's text."""
 
 
+class LibrarySettings(Group):
+    abandoned_after: Duration = timedelta(hours=1)
+    """A note's write that has not ended by then was cut off; what it left is removed."""
+    race_window: Duration = seconds(60)
+    """A search that meets the old revision of a document updated this recently looks again."""
+    cache_keep: Duration = timedelta(days=7)
+    """How long a cached vector is kept that no passage uses."""
+    max_delete_batch: int = Field(20, ge=1, le=1000)
+    """Documents whose deletion is proven in one pass over the stores."""
+
+
 class AuthSettings(Group):
     mode: Literal["none", "api-key", "oidc"] = "none"
     """Who may call: `none` serves loopback only."""
@@ -357,6 +368,7 @@ class Settings(BaseSettings):
     jobs: JobSettings = JobSettings()
     graph: GraphSettings = GraphSettings()
     query: QuerySettings = QuerySettings()
+    library: LibrarySettings = LibrarySettings()
     auth: AuthSettings = AuthSettings()
     api: ApiSettings = ApiSettings()
     client: ClientSettings = ClientSettings()

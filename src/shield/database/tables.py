@@ -75,6 +75,7 @@ knowledge_bases = Table(
     Column("embedding_model", Text, nullable=False),
     Column("embedding_dim", Integer, nullable=False),
     Column("owner", Text, nullable=False),
+    Column("deleting", Boolean, nullable=False, server_default=text("false")),  # invisible, takes no new documents
     _now("created_at"),
 )
 
@@ -234,6 +235,7 @@ document_revisions = Table(
     _json("flags", "[]"),  # suspected prompt injections and the like
     _at("fetched_at"),
     _now("created_at"),
+    Index("ix_document_revisions_graph_key", "graph_key"),
 )
 
 chunks = Table(
@@ -301,6 +303,7 @@ graph_tasks = Table(
     CheckConstraint("status IN ('pending','done','failed','superseded')", name="status"),
     Index("ix_graph_tasks_pending", "knowledge_base_id", "id", postgresql_where=text("status = 'pending'")),
     Index("ix_graph_tasks_job", "job_id"),
+    Index("ix_graph_tasks_document_id", "document_id"),
 )
 
 graph_members = Table(
@@ -346,7 +349,10 @@ deletion_proofs = Table(
     Column("hits", Integer, nullable=False),
     _json("stores"),
     Column("seconds", Float, nullable=False),
+    # Where the document's revisions go on should its source come back: a stale worker's points must stay dead.
+    Column("next_revision", BigInteger, nullable=False, server_default=text("1")),
     _now("at"),
+    Index("ix_deletion_proofs_document_id", "document_id"),
 )
 
 cursors_secret = Table(

@@ -85,9 +85,11 @@ def upgrade() -> None:
         sa.Column("hits", sa.Integer(), nullable=False),
         sa.Column("stores", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'{}'::jsonb"), nullable=False),
         sa.Column("seconds", sa.Float(), nullable=False),
+        sa.Column("next_revision", sa.BigInteger(), server_default=sa.text("1"), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.PrimaryKeyConstraint("job_id", "document_id", name=op.f("pk_deletion_proofs")),
     )
+    op.create_index("ix_deletion_proofs_document_id", "deletion_proofs", ["document_id"], unique=False)
     op.create_table(
         "embeddings",
         sa.Column("model", sa.Text(), nullable=False),
@@ -136,6 +138,7 @@ def upgrade() -> None:
         sa.CheckConstraint("status IN ('pending','done','failed','superseded')", name=op.f("ck_graph_tasks_status")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_graph_tasks")),
     )
+    op.create_index("ix_graph_tasks_document_id", "graph_tasks", ["document_id"], unique=False)
     op.create_index("ix_graph_tasks_job", "graph_tasks", ["job_id"], unique=False)
     op.create_index(
         "ix_graph_tasks_pending", "graph_tasks", ["knowledge_base_id", "id"], unique=False, postgresql_where=sa.text("status = 'pending'")
@@ -220,6 +223,7 @@ def upgrade() -> None:
         sa.Column("embedding_model", sa.Text(), nullable=False),
         sa.Column("embedding_dim", sa.Integer(), nullable=False),
         sa.Column("owner", sa.Text(), nullable=False),
+        sa.Column("deleting", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_knowledge_bases")),
         sa.UniqueConstraint("name", name=op.f("uq_knowledge_bases_name")),
@@ -343,6 +347,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("document_id", "revision", name=op.f("pk_document_revisions")),
     )
+    op.create_index("ix_document_revisions_graph_key", "document_revisions", ["graph_key"], unique=False)
     op.execute(JOB_GUARD)
     op.execute(WRITER_FENCE)
     op.execute("INSERT INTO schema_version (version, min_app_version) VALUES ('0001', '0.1.0')")
@@ -350,6 +355,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_index("ix_document_revisions_graph_key", table_name="document_revisions")
     op.drop_table("document_revisions")
     op.drop_table("job_outcomes")
     op.drop_table("documents")
@@ -369,11 +375,13 @@ def downgrade() -> None:
     op.drop_table("jobs")
     op.drop_index("ix_graph_tasks_pending", table_name="graph_tasks", postgresql_where=sa.text("status = 'pending'"))
     op.drop_index("ix_graph_tasks_job", table_name="graph_tasks")
+    op.drop_index("ix_graph_tasks_document_id", table_name="graph_tasks")
     op.drop_table("graph_tasks")
     op.drop_table("graph_members")
     op.drop_index("ix_extractions_graph_key", table_name="extractions")
     op.drop_table("extractions")
     op.drop_table("embeddings")
+    op.drop_index("ix_deletion_proofs_document_id", table_name="deletion_proofs")
     op.drop_table("deletion_proofs")
     op.drop_table("cursors_secret")
     op.drop_index("ix_chunks_embed_hash", table_name="chunks")
