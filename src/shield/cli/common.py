@@ -24,10 +24,10 @@ def with_shield(work: Callable[[Shield], Awaitable[T]]) -> T:
     """Run `work` against the data directory's owner, or as the owner for this command's life."""
     from shield.app.connect import connect
     from shield.settings import load
-    from shield.telemetry.logs import configure_logging
+    from shield.telemetry.logs import configure
 
     settings = load()
-    configure_logging("console", "warning" if settings.log_level == "info" else settings.log_level)
+    configure("console", "warning" if settings.log_level == "info" else settings.log_level)
 
     async def run() -> T:
         async with connect(settings) as shield:

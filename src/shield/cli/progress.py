@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from shield.auth import LOCAL
+from shield.auth import LOCAL, Principal
 from shield.errors import Exit, from_code
 
 if TYPE_CHECKING:
@@ -32,14 +32,14 @@ async def follow(shield: Shield, job: JobView, console: Console, *, label: str) 
         return await watch(shield, job, bar, task)
 
 
-async def watch(shield: Shield, job: JobView, bar: Progress, task: TaskID) -> JobView:
+async def watch(shield: Shield, job: JobView, bar: Progress, task: TaskID, *, who: Principal = LOCAL) -> JobView:
     """The same inside a bar that shows several jobs."""
     while True:
         bar.update(task, completed=job.progress.percentage, numbers=numbers(job))
         if job.finished_at is not None:
             return job
         began = time.monotonic()
-        job = await shield.job(LOCAL, job.job_id, wait=1.0)
+        job = await shield.job(who, job.job_id, wait=1.0)
         if job.finished_at is None and time.monotonic() - began < 0.2:  # the server did not wait: do not spin
             import asyncio
 

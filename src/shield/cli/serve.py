@@ -1,0 +1,160 @@
+"""`shield up` and `shield mcp`: serve."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shield.cli.common import console
+from shield.errors import Exit
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from shield.app.embedded import EmbeddedApp
+    from shield.service.models import JobView
+    from shield.settings import Settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("up")(up)
+    app.command("mcp")(mcp)
+
+
+def up(
+    samples: Annotated[bool, typer.Option(help="On an empty data directory, build and question the sample knowledge base.")] = True,
+    once: Annotated[bool, typer.Option("--once", help="Stop after the first answer (for tests).", hidden=True)] = False,
+) -> int:
+    """Start everything in one process: MCP, REST, metrics and a worker, on an embedded PostgreSQL."""
+    import asyncio
+
+    from shield.settings import load
+    from shield.telemetry.logs import configure
+
+    settings = load()
+    configure(settings.log_format, settings.log_level)
+    return asyncio.run(_up(settings, samples=samples, once=once))
+
+
+def mcp(
+    stdio: Annotated[bool, typer.Option("--stdio", help="Speak MCP over standard input and output.")] = False,
+) -> int:
+    """Serve MCP over stdio, sharing the data directory with everything else."""
+    if not stdio:
+        raise typer.BadParameter("over HTTP, MCP is served by `shield up`; this command needs --stdio")
+    import asyncio
+
+    from shield.app.stdio import serve_stdio
+    from shield.settings import load
+    from shield.telemetry.logs import configure
+
+    settings = load()
+    configure(settings.log_format, "warning" if settings.log_level == "info" else settings.log_level)
+    asyncio.run(serve_stdio(settings))
+    return Exit.OK
+
+
+async def _up(settings: Settings, *, samples: bool, once: bool) -> int:
+    import asyncio
+    import signal
+    import time
+
+    from shield.api.binding import check_binding
+    from shield.app.embedded import EmbeddedApp
+    from shield.app.owner import Ownership, own_or_find
+    from shield.database.embedded import prepare
+    from shield.errors import DataDirectoryBusy
+
+    began = time.monotonic()
+    check_binding(settings)
+    await asyncio.to_thread(prepare, settings.data_dir)
+    found = await asyncio.to_thread(own_or_find, settings.data_dir)
+    if not isinstance(found, Ownership):
+        raise DataDirectoryBusy(f"A Shield server (process {found.pid}) already serves this data directory at {found.url}.")
+    out = console()
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with EmbeddedApp(settings, found) as app:
+        work = asyncio.create_task(_welcome(app, out, samples=samples, began=began))
+        stopped = asyncio.create_task(stop.wait())
+        failed = asyncio.create_task(app.failed())
+        done, _ = await asyncio.wait({work, stopped, failed}, return_when=asyncio.FIRST_COMPLETED)
+        if work in done:
+            work.result()
+            if not once:
+                await asyncio.wait({stopped, failed}, return_when=asyncio.FIRST_COMPLETED)
+        work.cancel()
+        if not once:
+            out.print("Stopping ...")
+        if failed.done():
+            failed.result()
+        failed.cancel()
+        stopped.cancel()
+    return Exit.OK
+
+
+async def _welcome(app: EmbeddedApp, out: Console, *, samples: bool, began: float) -> None:
+    """Build the samples if wanted, ask the first question, and say where everything is."""
+    import time
+
+    from shield.app import samples as sample_set
+    from shield.cli.query import show_answer
+    from shield.service.models import Answer
+
+    out.print(f"Shield serves at {app.info.url} after {time.monotonic() - began:.1f} s")
+    folder = sample_set.directory()
+    if samples and folder is not None:
+        jobs = await sample_set.submit(app.shield, app.info.url, folder)
+        if jobs:
+            out.print(f"Building the knowledge base {sample_set.BASE} from {folder.name}/ ...")
+        await _follow_all(app, jobs or await sample_set.unfinished(app.shield), out)
+        if jobs:
+            out.print(f"\n[bold]{sample_set.QUESTION}[/bold]")
+            answer = Answer.model_validate(await sample_set.ask(f"{app.info.url}/mcp", sample_set.QUESTION))
+            show_answer(answer, out)
+            out.print(f"\nanswered with {len(answer.citations)} citations in {time.monotonic() - began:.0f} s")
+    out.print(_GUIDE.format(url=app.info.url, metrics=app.info.metrics_url), markup=False)
+
+
+async def _follow_all(app: EmbeddedApp, jobs: list[tuple[str, JobView]], out: Console) -> None:
+    import asyncio
+
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from shield.app.samples import SAMPLES
+    from shield.cli.progress import watch
+
+    if not jobs:
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:<24}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[numbers]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=out) as bar:
+        async with asyncio.TaskGroup() as tasks:
+            for label, job in jobs:
+                task = bar.add_task(label, total=100, numbers="")
+                tasks.create_task(watch(app.shield, job, bar, task, who=SAMPLES))
+
+
+_GUIDE = """
+MCP      {url}/mcp
+REST     {url}/docs
+metrics  {metrics}
+
+Client configuration:
+  {{ "mcpServers": {{ "shield": {{ "type": "http", "url": "{url}/mcp" }} }} }}
+
+Three things to try:
+  shield ask "Which limits has a page?" --kb shield-docs
+  shield crawl https://example.com --max-pages 5
+  shield find "egress guard" --kb shield-docs --json
+
+Ctrl-C stops; a running job goes on at the next start.
+"""
