@@ -19,10 +19,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from shield.errors import InternalError, InvalidRequest, MethodNotAllowed, RequestTooLarge, ShieldError, UnknownRoute, leaf_errors
+from shield.service.validation import invalid_fields
 
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = "shield.request_id"  # key of the ASGI scope
-_SHOWN = 10  # fields named in one answer
 
 
 class Problem(BaseModel):
@@ -72,26 +72,6 @@ def internal_error(scope: Scope) -> InternalError:
     return InternalError(correlation_id=scope.get(REQUEST_ID, ""))
 
 
-def invalid_fields(errors: list[Any]) -> InvalidRequest:
-    """An `InvalidRequest` that names the fields, never their values."""
-    fields = [{"field": _path(item["loc"]), "problem": _reason(item)} for item in errors[:_SHOWN]]
-    message = "; ".join(f"{item['field']}: {item['problem']}" for item in fields)
-    if len(errors) > _SHOWN:
-        message += f"; and {len(errors) - _SHOWN} more"
-    return InvalidRequest(f"{message}.", fields=fields)
-
-
-def _path(location: tuple[str | int, ...]) -> str:
-    text = ".".join(str(part) for part in location)
-    return "".join(c if c.isprintable() else "?" for c in text[:200])
-
-
-def _reason(item: dict[str, Any]) -> str:
-    if item["type"] == "union_tag_invalid":  # pydantic's own sentence repeats the input
-        return f"must be one of {item['ctx']['expected_tags']}"
-    return str(item["msg"]).rstrip(".")[:200]
-
-
 def install(app: FastAPI) -> None:
     """Make every error of `app` leave as a problem."""
 
@@ -101,7 +81,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        return problem_response(invalid_fields(list(error.errors())), request.scope)
+        return problem_response(invalid_fields(error.errors()), request.scope)
 
     @app.exception_handler(HTTPException)
     async def framework(request: Request, error: HTTPException) -> Response:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 KbName = Annotated[str, StringConstraints(min_length=1, max_length=40)]
 Url = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
@@ -25,10 +25,31 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
+class Input(Model):
+    """Base of what callers send: no number and no text that PostgreSQL cannot hold (NaN, infinity, NUL)."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _storable(cls, value: Any) -> Any:
+        if _holds_nul(value):
+            raise ValueError("must not contain NUL characters")
+        return value
+
+
+def _holds_nul(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_holds_nul(item) for item in value.values())
+    if isinstance(value, list):
+        return any(_holds_nul(item) for item in value)
+    return isinstance(value, str) and "\x00" in value
+
+
 # -- intake -----------------------------------------------------------------------------------------------------------
 
 
-class CrawlSpec(Model):
+class CrawlSpec(Input):
     """Crawl a web site, beginning at `url`."""
 
     type: Literal["crawl"] = "crawl"
@@ -48,7 +69,7 @@ class CrawlSpec(Model):
     """Stored with each document, to filter by."""
 
 
-class DocumentSpec(Model):
+class DocumentSpec(Input):
     """Ingest one document: exactly one of url, upload_id, content_base64, path, text."""
 
     type: Literal["document"] = "document"
@@ -72,7 +93,7 @@ class DocumentSpec(Model):
     """Stored with the document, to filter by."""
 
 
-class IngestRequest(Model):
+class IngestRequest(Input):
     """Body of `POST /lightrag/ingest-async`."""
 
     knowledge_base: KbName = "default"
@@ -184,7 +205,7 @@ class Passage(Model):
     truncated: bool = False
 
 
-class RangeFilter(Model):
+class RangeFilter(Input):
     """Bounds of a number or date field."""
 
     gte: float | None = None
@@ -196,7 +217,7 @@ class RangeFilter(Model):
 FilterInput = dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,80}$")], str | int | float | bool | list[str] | RangeFilter]
 
 
-class FindRequest(Model):
+class FindRequest(Input):
     """Search passages. Filters name `source`, `kind`, `mime`, `host`, `document_id` or `metadata.<key>`; a list means any of."""
 
     query: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
@@ -223,7 +244,7 @@ class FindResult(Model):
     knowledge_base: str
 
 
-class StoreRequest(Model):
+class StoreRequest(Input):
     """Store a note, at once."""
 
     text: Annotated[str, StringConstraints(min_length=1, max_length=200_000)]
@@ -251,7 +272,7 @@ class StoreResult(Model):
 Mode = Literal["naive", "local", "global", "hybrid", "mix"]
 
 
-class QueryRequest(Model):
+class QueryRequest(Input):
     """Ask a question."""
 
     query: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
@@ -370,7 +391,7 @@ class KnowledgeBaseView(Model):
     created_at: datetime
 
 
-class KnowledgeBaseCreate(Model):
+class KnowledgeBaseCreate(Input):
     """Make a knowledge base."""
 
     name: KbName
@@ -395,7 +416,7 @@ class KnowledgeBaseHash(Model):
     relations: int
 
 
-class UploadCreate(Model):
+class UploadCreate(Input):
     """Announce a file."""
 
     filename: Annotated[str, StringConstraints(min_length=1, max_length=255)]
