@@ -16,7 +16,8 @@ _SHOWN, _LENGTH = 10, 200
 
 def invalid_request(error: ValidationError) -> InvalidRequest:
     """The same error on every surface, with the first few fields that are wrong."""
-    return invalid_fields(error.errors(include_url=False, include_input=False))
+    items = error.errors(include_url=False, include_input=False)
+    return invalid_fields([{**item, "loc": ("body", *item["loc"])} for item in items])  # a model's own field may be called `query`
 
 
 def invalid_fields(items: Sequence[Mapping[str, Any]]) -> InvalidRequest:
