@@ -1,0 +1,74 @@
+"""What the tool families are built with: the port, who is asking, and one way to declare a tool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from fastmcp import FastMCP
+from mcp_types import ToolAnnotations
+from pydantic import BaseModel, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from shield.auth import Principal
+from shield.service.models import JobAccepted, JobView
+from shield.service.port import Shield
+from shield.service.validation import invalid_request
+
+F = TypeVar("F", bound=Callable[..., Any])
+M = TypeVar("M", bound=BaseModel)
+
+
+class Toolbox:
+    """Registers tools on a server and gives them what they need."""
+
+    def __init__(self, mcp: FastMCP[Any], shield: Shield, principal: Callable[[], Principal], *, local_caller: bool, limit: float) -> None:
+        self._mcp = mcp
+        self.shield = shield
+        self.principal = principal
+        """Who asks, in the call that runs now."""
+        self.local_caller = local_caller
+        """Whether callers share this machine and may name its files."""
+        self.limit = limit
+        """Seconds a call may take."""
+        self.names: list[str] = []
+
+    def tool(
+        self, *, read_only: bool = False, destructive: bool = False, idempotent: bool = True, open_world: bool = False
+    ) -> Callable[[F], F]:
+        """Declare a tool; its docstring is what an agent reads, its annotations say what to expect of a call."""
+        hints = ToolAnnotations(
+            read_only_hint=read_only, destructive_hint=destructive, idempotent_hint=idempotent, open_world_hint=open_world
+        )
+
+        def declare(fn: F) -> F:
+            self._mcp.tool(fn, annotations=hints)
+            self.names.append(fn.__name__)
+            return fn
+
+        return declare
+
+
+def like(model: type[BaseModel], field: str, description: str | None = None) -> FieldInfo:
+    """The limits and description of a model's field, to annotate the parameter that goes into it."""
+    info = model.model_fields[field]
+    copy: FieldInfo = Field(description=description or info.description)
+    copy.metadata = list(info.metadata)
+    return copy
+
+
+def build(model: type[M], **fields: Any) -> M:
+    """A request from a tool's arguments; None means: the field's default.
+
+    Raises:
+        InvalidRequest: the arguments do not fit together; the message names them.
+    """
+    try:
+        return model(**{name: value for name, value in fields.items() if value is not None})
+    except ValidationError as error:
+        raise invalid_request(error) from error
+
+
+def accepted(job: JobView) -> JobAccepted:
+    """What a long tool returns at once."""
+    return JobAccepted(**{name: getattr(job, name) for name in JobAccepted.model_fields})
