@@ -176,6 +176,7 @@ crawl_pages = Table(
     _at("fetched_at"),
     CheckConstraint("state IN ('queued','fetched','done','skipped','failed')", name="state"),
     UniqueConstraint("job_id", "url"),
+    Index("ix_crawl_pages_final_url", "job_id", "final_url"),
 )
 
 uploads = Table(

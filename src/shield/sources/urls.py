@@ -70,7 +70,7 @@ def canonical(url: str) -> str:
         raise UrlInvalid("The address holds a user name or password.")
     if port == 0:
         raise UrlInvalid("The address has no valid port.")
-    host = _host(parts.hostname or "")
+    host = _host(parts.netloc, parts.hostname or "")
     head = f"{scheme}://{authority(scheme, host, port or DEFAULT_PORTS[scheme])}"
     path = _resolve_dots(_escape(parts.path, _PATH)) or "/"
     query = f"?{_escape(parts.query, _QUERY)}" if parts.query else ""
@@ -104,8 +104,8 @@ def authority(scheme: str, host: str, port: int) -> str:
     return name if DEFAULT_PORTS[scheme] == port else f"{name}:{port}"
 
 
-def _host(raw: str) -> str:
-    if ":" in raw:  # urlsplit lets a colon through only inside brackets
+def _host(netloc: str, raw: str) -> str:
+    if "[" in netloc:
         if "%" in raw:
             raise UrlInvalid("The address holds an IPv6 zone id.")
         try:
@@ -192,7 +192,7 @@ class Scope:
             try:
                 parts = urlsplit(f"//{name.removeprefix('*').removeprefix('.')}")
                 extra = parts.path or parts.query or parts.fragment or "@" in parts.netloc or _CONTROL.search(name)
-                item = (_host(parts.hostname or ""), parts.port)
+                item = (_host(parts.netloc, parts.hostname or ""), parts.port)
             except (ValueError, UrlInvalid) as error:
                 raise InvalidRequest(_BAD_DOMAIN, field="allowed_domains") from error
             if extra:

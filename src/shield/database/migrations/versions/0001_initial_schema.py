@@ -30,6 +30,8 @@ WRITER_FENCE = """
 CREATE FUNCTION shield_fence() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE e bigint;
 BEGIN
+  -- Held to the end of the transaction; a new epoch is made under the exclusive lock, so no older write commits after it.
+  PERFORM pg_advisory_xact_lock_shared(21320, hashtext(current_setting('shield.kb', true)));
   SELECT epoch INTO e FROM kb_writer WHERE kb = current_setting('shield.kb', true);
   IF e IS NULL OR coalesce(nullif(current_setting('shield.epoch', true), ''), '0')::bigint < e THEN
     RAISE EXCEPTION 'shield: outdated writer epoch' USING errcode = 'SH001';
@@ -286,6 +288,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("job_id", "number", name=op.f("pk_crawl_pages")),
         sa.UniqueConstraint("job_id", "url", name=op.f("uq_crawl_pages_job_id_url")),
     )
+    op.create_index("ix_crawl_pages_final_url", "crawl_pages", ["job_id", "final_url"])
     op.create_table(
         "documents",
         sa.Column("id", sa.Uuid(), nullable=False),

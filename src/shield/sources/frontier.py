@@ -1,0 +1,209 @@
+"""The frontier: which pages a crawl knows, in which order, and what became of each; the rows of `crawl_pages`.
+
+A page's number is given when it is discovered, in the order (depth, parent's number, link position), and pages are finished
+strictly by number, so the numbers are the same however fast the requests end and wherever a run was killed. States go
+`queued -> fetched -> done | failed | skipped`: `fetched` means that the answer is known and durable (the body, compressed, or
+the error), but not yet handed over. A page and the links it brings become `done` and `queued` in one transaction.
+
+Every write is one transaction that holds the job's fence: a run that lost its lease writes nothing. SQL lives only here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from email.message import Message
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Text, and_, any_, func, literal, select, update
+from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from shield.database.engine import database_errors
+from shield.database.fence import require_fence
+from shield.database.tables import crawl_pages as pages
+from shield.errors import ShieldError, from_code
+from shield.sources.fetch import Fetched
+
+QUEUED, FETCHED, DONE, SKIPPED, FAILED = "queued", "fetched", "done", "skipped", "failed"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A page still to be worked on."""
+
+    number: int
+    url: str
+    depth: int
+    fetched: bool
+    """Its answer is stored already."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a page gave: its content, or the reason why there is none."""
+
+    counted: bool
+    fetched: Fetched | None = None
+    error: ShieldError | None = None
+
+
+class Frontier:
+    """The pages of one run of one job."""
+
+    def __init__(self, engine: AsyncEngine, job_id: UUID, fence: int, *, max_pages: int, max_queued: int) -> None:
+        self._engine = engine
+        self._job_id = job_id
+        self._fence = fence
+        self._max_rows = max_pages + max_queued
+
+    async def begin(self, url: str) -> None:
+        """Queue the start page, unless an earlier run did."""
+        async with self._write() as connection:
+            values = {"job_id": self._job_id, "number": 1, "url": url, "depth": 0}
+            await connection.execute(insert(pages).values(values).on_conflict_do_nothing())
+
+    async def totals(self) -> tuple[int, int]:
+        """How many pages are known, and how many count as requested."""
+        query = select(func.count(), func.count().filter(pages.c.counted)).where(self._mine())
+        async with self._read() as connection:
+            found, counted = (await connection.execute(query)).one()
+        return int(found), int(counted)
+
+    async def next_level(self, *, budget_left: bool) -> list[Row]:
+        """The unfinished pages of the lowest depth that has any, by number. Without budget only stored answers are work."""
+        open_states = [FETCHED, QUEUED] if budget_left else [FETCHED]
+        work = and_(self._mine(), pages.c.state.in_(open_states))
+        lowest = select(func.min(pages.c.depth)).where(work).scalar_subquery()
+        query = select(pages.c.number, pages.c.url, pages.c.depth, pages.c.state).where(work, pages.c.depth == lowest)
+        async with self._read() as connection:
+            rows = await connection.execute(query.order_by(pages.c.number))
+            return [Row(r.number, r.url, r.depth, r.state == FETCHED) for r in rows]
+
+    async def reached_above(self, depth: int) -> frozenset[str]:
+        """Addresses at which redirects of shallower pages ended: a queued page of that address needs no request."""
+        query = select(pages.c.final_url).where(self._mine(), pages.c.depth < depth, pages.c.final_url != pages.c.url)
+        async with self._read() as connection:
+            return frozenset((await connection.execute(query)).scalars())
+
+    async def store(self, number: int, answer: Answer) -> None:
+        """Make a page's answer durable; from now on it is not requested again."""
+        values: dict[str, object] = {"state": FETCHED, "counted": answer.counted, "fetched_at": func.now()}
+        if answer.fetched is not None:
+            got = answer.fetched
+            values |= {
+                "status_code": got.status,
+                "final_url": got.final_url,
+                "content_type": _join_type(got.content_type, got.charset),
+                "etag": got.etag,
+                "last_modified": got.last_modified,
+                "body": await asyncio.to_thread(zlib.compress, got.body, 6),
+            }
+        if answer.error is not None:
+            values |= {"code": answer.error.code, "message": _storable(answer.error.message)}
+        async with self._write() as connection:
+            await connection.execute(update(pages).where(self._page(number), pages.c.state == QUEUED).values(values))
+
+    async def load(self, number: int) -> Answer:
+        """A stored answer; one path for a run that just stored it and for a later one."""
+        async with self._read() as connection:
+            row = (await connection.execute(select(pages).where(self._page(number)))).one()
+        if row.code is not None:
+            return Answer(row.counted, error=from_code(row.code, row.message))
+        kind, charset = _split_type(row.content_type or "")
+        fetched_at: datetime = row.fetched_at
+        body = await asyncio.to_thread(zlib.decompress, row.body)
+        fetched = Fetched(
+            url=row.url,
+            final_url=row.final_url,
+            status=row.status_code,
+            content_type=kind,
+            charset=charset,
+            body=body,
+            etag=row.etag,
+            last_modified=row.last_modified,
+            fetched_at=fetched_at,
+        )
+        return Answer(row.counted, fetched=fetched)
+
+    async def twin(self, number: int, final_url: str) -> int | None:
+        """The lower-numbered page that leads to the same address, if there is one."""
+        query = select(func.min(pages.c.number)).where(self._mine(), pages.c.number < number, pages.c.final_url == final_url)
+        async with self._read() as connection:
+            twin: int | None = (await connection.execute(query)).scalar_one()
+        return twin
+
+    async def finish(self, number: int, state: str, error: ShieldError | None = None) -> None:
+        """End a page that brings no links; its body is erased."""
+        values: dict[str, object] = {"state": state, "body": None}
+        if error is not None:
+            values |= {"code": error.code, "message": _storable(error.message)}
+        async with self._write() as connection:
+            await connection.execute(update(pages).where(self._page(number), pages.c.state == FETCHED).values(values))
+
+    async def done(self, number: int, links: Sequence[str], *, follow: bool) -> int:
+        """End a page, erase its body, keep its links and queue the new ones among them; how many were new."""
+        async with self._write() as connection:
+            moved = update(pages).where(self._page(number), pages.c.state == FETCHED)
+            depth = (await connection.execute(moved.values(state=DONE, body=None, links=list(links)).returning(pages.c.depth))).scalar_one()
+            return await self._queue(connection, number, depth + 1, links) if follow and links else 0
+
+    async def _queue(self, connection: AsyncConnection, parent: int, depth: int, links: Sequence[str]) -> int:
+        last = (await connection.execute(select(func.max(pages.c.number)).where(self._mine()))).scalar_one()
+        among = any_(literal(list(links), ARRAY(Text)))
+        urls = select(pages.c.url).where(self._mine(), pages.c.url == among)
+        # Only redirects of pages up to the parent: what later ones of its level found out depends on how fast they were.
+        reached = select(pages.c.final_url).where(self._mine(), pages.c.number <= parent, pages.c.final_url == among)
+        known = set((await connection.execute(urls.union(reached))).scalars())
+        fresh = [(position, url) for position, url in enumerate(links) if url not in known]
+        rows = [
+            {"job_id": self._job_id, "number": last + i, "url": url, "depth": depth, "parent": parent, "position": position}
+            for i, (position, url) in enumerate(fresh[: max(0, self._max_rows - last)], start=1)
+        ]
+        if rows:
+            await connection.execute(insert(pages), rows)
+        return len(rows)
+
+    def _mine(self) -> ColumnElement[bool]:
+        return pages.c.job_id == self._job_id
+
+    def _page(self, number: int) -> ColumnElement[bool]:
+        return and_(pages.c.job_id == self._job_id, pages.c.number == number)
+
+    @asynccontextmanager
+    async def _read(self) -> AsyncIterator[AsyncConnection]:
+        with database_errors():
+            async with self._engine.connect() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def _write(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction of the run that owns the job.
+
+        Raises:
+            LeaseLost: another run owns it, or the job has ended; nothing was written.
+        """
+        with database_errors():
+            async with self._engine.begin() as connection:
+                await require_fence(connection, self._job_id, self._fence)
+                yield connection
+
+
+def _storable(message: str) -> str:
+    """The message as PostgreSQL takes it: no NUL, no lone surrogates, no novel."""
+    return message.encode("utf-8", "replace").decode("utf-8").replace("\0", "")[:1000]
+
+
+def _join_type(kind: str, charset: str | None) -> str:
+    return f"{kind}; charset={charset}" if charset else kind
+
+
+def _split_type(value: str) -> tuple[str, str | None]:
+    message = Message()
+    message["Content-Type"] = value
+    charset = message.get_param("charset")
+    return value.split(";", 1)[0].strip(), charset if isinstance(charset, str) else None
