@@ -91,6 +91,14 @@ def leaf_errors() -> dict[str, type[ShieldError]]:
     return {cls.code: cls for cls in sorted(walk(ShieldError), key=lambda c: c.code) if cls.__module__ == __name__}
 
 
+_CONTENT_AREAS = frozenset({"page", "document", "robots", "egress", "crawl"})
+
+
+def blames_content(error: ShieldError) -> bool:
+    """Whether the page or document itself is the cause, so that it is an outcome and not a failure of the job's run."""
+    return isinstance(error, DependencyRejected) or error.code.partition(".")[0] in _CONTENT_AREAS
+
+
 def from_code(code: str, message: str | None = None, **details: Any) -> ShieldError:
     """The error of a stored code, for outcomes read back from the database; an unknown code becomes `InternalError`."""
     return leaf_errors().get(code, InternalError)(message, **details)

@@ -1,0 +1,270 @@
+"""The pipeline: from a job to knowledge. One handler a kind of job, all of them safe to run again from any point.
+
+A handler records the outcome of each page or document when it is durable, and returns how the job ends. If documents are
+still on their way into the graph, the job is parked; when it comes back there is nothing left to fetch, and it ends. What a
+document's own fault is becomes its outcome; what a dependency's fault is ends the run and is judged by the worker loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import unquote, urlsplit
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from shield.database.fence import JobFence
+from shield.errors import PageEmpty, ShieldError, UnknownKnowledgeBase, blames_content
+from shield.jobs.model import DocumentOutcome, OutcomeStatus, Stage
+from shield.jobs.repository import JobRepository
+from shield.knowledge.bases import KnowledgeBases
+from shield.knowledge.deletion import Deletion
+from shield.knowledge.graph.steps import steps_of_job
+from shield.knowledge.library import Library
+from shield.knowledge.model import KnowledgeBase
+from shield.sources.crawl import Crawler, CrawlPlan
+from shield.sources.fetch import Fetched, Fetcher
+from shield.sources.files.convert import Converter
+from shield.sources.files.uploads import Uploads
+from shield.sources.model import Converted, Source
+from shield.worker.context import Completed, Ending, Failed, JobContext, Parked
+from shield.worker.tally import Tally
+
+_HTML = frozenset({"text/html", "application/xhtml+xml"})
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What the handlers work with."""
+
+    engine: AsyncEngine
+    jobs: JobRepository
+    bases: KnowledgeBases
+    library: Library
+    deletion: Deletion
+    uploads: Uploads
+    converter: Converter
+
+
+class CrawlHandler:
+    """Crawls a site; each page is converted and stored as it comes, in the order of its number."""
+
+    def __init__(self, tools: Tools, crawler: Crawler) -> None:
+        self._tools = tools
+        self._crawler = crawler
+
+    async def run(self, context: JobContext) -> Ending:
+        """Crawl, or go on where an earlier run stopped."""
+        base = await self._tools.bases.by_id(context.job.knowledge_base_id)
+        tally = await Tally.of(self._tools.jobs, context.job.id)
+        if context.stage is not Stage.GRAPH:
+            spec = context.job.spec
+            plan = CrawlPlan(
+                url=spec["url"],
+                max_pages=spec["max_pages"],
+                max_depth=spec["max_depth"],
+                allowed_domains=tuple(spec["allowed_domains"]),
+                accept_crawl_delay=spec.get("accept_crawl_delay"),
+            )
+            await context.progress(stage=Stage.ACQUIRE)
+            await self._crawler.run(context.claim, plan, _Pages(self._tools, context, base, tally, plan), context.checkpoint)
+        return await _close(self._tools, context, base, tally)
+
+
+class _Pages:
+    """Takes the crawler's pages; see `sources.crawl.PageSink`."""
+
+    def __init__(self, tools: Tools, context: JobContext, base: KnowledgeBase, tally: Tally, plan: CrawlPlan) -> None:
+        self._tools = tools
+        self._context = context
+        self._base = base
+        self._tally = tally
+        self._plan = plan
+
+    async def page(self, number: int, fetched: Fetched) -> tuple[str, ...]:
+        """Convert and store one page; its links."""
+        converted = await convert(self._tools.converter, fetched)
+        if not converted.blocks:
+            await self._record(number, fetched.final_url, error=PageEmpty(), size=len(fetched.body))
+            return converted.links
+        source = Source(
+            uri=fetched.final_url,
+            kind="web",
+            metadata=self._context.job.spec.get("metadata") or {},
+            fetched_at=fetched.fetched_at,
+            bytes=len(fetched.body),
+        )
+        stored = await self._tools.library.put(self._base, source, converted, job=_fence(self._context))
+        await self._record_outcome(
+            DocumentOutcome(
+                number=number,
+                source=source.uri,
+                status=OutcomeStatus.STORED if stored.changed else OutcomeStatus.UNCHANGED,
+                counted=True,
+                document_id=stored.document_id,
+                revision=stored.revision,
+                chunks=stored.chunks,
+                bytes=source.bytes,
+            )
+        )
+        return converted.links
+
+    async def failed(self, number: int, url: str, error: ShieldError, counted: bool) -> None:
+        """The page gave nothing."""
+        await self._record(number, url, error=error, counted=counted)
+
+    async def skipped(self, number: int, url: str, error: ShieldError, counted: bool) -> None:
+        """The page was left out on purpose."""
+        await self._record(number, url, error=error, counted=counted, status=OutcomeStatus.SKIPPED)
+
+    async def counts(self, found: int, fetched: int) -> None:
+        """Show how far the crawl is, of what it may and can fetch."""
+        goal = max(1, min(found, self._plan.max_pages))
+        await self._context.progress(pages_found=found, pages_fetched=fetched, percentage=90.0 * min(1.0, len(self._tally.outcomes) / goal))
+
+    async def _record(
+        self,
+        number: int,
+        url: str,
+        *,
+        error: ShieldError,
+        counted: bool = True,
+        status: OutcomeStatus = OutcomeStatus.FAILED,
+        size: int = 0,
+    ) -> None:
+        await self._record_outcome(
+            DocumentOutcome(number=number, source=url, status=status, counted=counted, code=error.code, message=error.message, bytes=size)
+        )
+
+    async def _record_outcome(self, outcome: DocumentOutcome) -> None:
+        await self._context.outcome(outcome)
+        self._tally.add(outcome)
+        await self._context.progress(**self._tally.numbers())
+
+
+class IngestHandler:
+    """Ingests one document: from an upload, or from an address."""
+
+    def __init__(self, tools: Tools, fetcher: Fetcher) -> None:
+        self._tools = tools
+        self._fetcher = fetcher
+
+    async def run(self, context: JobContext) -> Ending:
+        """Acquire, convert and store; what is recorded already is not done again."""
+        base = await self._tools.bases.by_id(context.job.knowledge_base_id)
+        tally = await Tally.of(self._tools.jobs, context.job.id)
+        if not tally.outcomes:
+            outcome = await self._ingest(context, base)
+            await context.outcome(outcome)
+            tally.add(outcome)
+            await context.progress(percentage=90.0, **tally.numbers())
+        return await _close(self._tools, context, base, tally)
+
+    async def _ingest(self, context: JobContext, base: KnowledgeBase) -> DocumentOutcome:
+        spec = context.job.spec
+        name = spec.get("source") or spec.get("url") or ""
+        try:
+            source, converted = await self._acquire(context, spec)
+            await context.progress(stage=Stage.INDEX, bytes=source.bytes, percentage=60.0)
+            stored = await self._tools.library.put(base, source, converted, title=spec.get("title"), job=_fence(context))
+        except ShieldError as error:
+            if error.retryable or not blames_content(error):
+                raise
+            return DocumentOutcome(number=1, source=name, status=OutcomeStatus.FAILED, code=error.code, message=error.message)
+        return DocumentOutcome(
+            number=1,
+            source=source.uri,
+            status=OutcomeStatus.STORED if stored.changed else OutcomeStatus.UNCHANGED,
+            document_id=stored.document_id,
+            revision=stored.revision,
+            chunks=stored.chunks,
+            bytes=source.bytes,
+        )
+
+    async def _acquire(self, context: JobContext, spec: dict[str, Any]) -> tuple[Source, Converted]:
+        metadata = spec.get("metadata") or {}
+        await context.progress(stage=Stage.ACQUIRE, percentage=5.0)
+        if "url" in spec:
+            fetched = await self._fetcher.fetch_document(spec["url"])
+            await context.progress(stage=Stage.CONVERT, bytes=len(fetched.body), percentage=30.0)
+            uri = spec.get("source") or fetched.final_url
+            source = Source(uri=uri, kind="web", metadata=metadata, fetched_at=fetched.fetched_at, bytes=len(fetched.body))
+            return source, await convert(self._tools.converter, fetched)
+        upload, content = await self._tools.uploads.read(context.job.principal, UUID(spec["upload_id"]))
+        await context.progress(stage=Stage.CONVERT, bytes=len(content), percentage=30.0)
+        converted = await self._tools.converter.convert(content, spec.get("filename") or upload.name, upload.mime)
+        return Source(uri=spec["source"], kind="file", metadata=metadata, bytes=len(content)), converted
+
+
+class DeleteHandler:
+    """Deletes a document or a whole knowledge base, and proves it."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+
+    async def run(self, context: JobContext) -> Ending:
+        """Clear what readers see, wait for the graph, remove all the rest, prove."""
+        spec = context.job.spec
+        await context.progress(stage=Stage.DELETE, percentage=10.0)
+        try:
+            base = await self._tools.bases.by_id(context.job.knowledge_base_id, deleting=True)
+        except UnknownKnowledgeBase:
+            return Completed()  # an earlier run of this job removed it and was cut off before it could say so
+        if "knowledge_base" in spec:
+            waiting = await self._tools.deletion.begin_base(base, _fence(context))
+        else:
+            waiting = await self._tools.deletion.begin(base, UUID(spec["document_id"]), _fence(context))
+        if waiting:
+            return Parked()
+        if "knowledge_base" in spec:
+            await self._tools.deletion.finish_base(base, _fence(context))
+        else:
+            await self._tools.deletion.finish(base, UUID(spec["document_id"]), _fence(context))
+        name = spec.get("source") or spec["knowledge_base"]
+        await context.outcome(DocumentOutcome(number=1, source=name, status=OutcomeStatus.DELETED))
+        return Completed()
+
+
+async def convert(converter: Converter, fetched: Fetched) -> Converted:
+    """What was fetched, as blocks: HTML by the web extraction, everything else as a file."""
+    kind = (fetched.content_type or "").partition(";")[0].strip().lower()
+    if kind in _HTML:
+        return await converter.extract_html(fetched.body, fetched.final_url, fetched.charset)
+    name = unquote(urlsplit(fetched.final_url).path.rpartition("/")[2]) or "page"
+    return await converter.convert(fetched.body, name, kind or None)
+
+
+def _fence(context: JobContext) -> JobFence:
+    return JobFence(context.job.id, context.claim.fence)
+
+
+async def _close(tools: Tools, context: JobContext, base: KnowledgeBase, tally: Tally) -> Ending:
+    """Wait for the graph if there is something to wait for; otherwise end the job."""
+    if base.graph:
+        steps = await steps_of_job(tools.engine, context.job.id)
+        if steps.pending:
+            await context.progress(percentage=95.0)
+            return Parked(Stage.GRAPH)
+        for step in steps.failed:
+            await _blame(context, tally, step.document_id, step.code, step.message)
+    verdict = tally.verdict()
+    if isinstance(verdict, ShieldError):
+        return Failed(verdict)
+    await _spend_upload(tools, context)
+    return Completed(verdict)
+
+
+async def _blame(context: JobContext, tally: Tally, document: UUID, code: str | None, message: str | None) -> None:
+    """Say at a document's outcome that it is stored but not in the graph."""
+    for outcome in list(tally.outcomes.values()):
+        if outcome.document_id == document and outcome.code is None:
+            told = replace(outcome, code=code, message=f"Stored and searchable, but not in the graph: {message}")
+            await context.outcome(told)
+            tally.add(told)
+
+
+async def _spend_upload(tools: Tools, context: JobContext) -> None:
+    """A stored document needs its upload no more; a failed job keeps it for a retry until it expires."""
+    if upload := context.job.spec.get("upload_id"):
+        await tools.uploads.erase(UUID(upload))
