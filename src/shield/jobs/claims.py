@@ -89,7 +89,7 @@ _END = text(f"""
     UPDATE jobs SET status = :status, outcome = :outcome, stage = CASE WHEN :status = 'completed' THEN 'done' ELSE stage END,
            error_code = :code, error_message = :message, waiting_for = NULL, finished_at = now(), updated_at = now(), payload = NULL,
            parked = false, lease_until = NULL, worker = NULL, published_at = NULL, crashes = crashes + :crashed,
-           progress = progress || CAST(:progress AS jsonb)
+           progress = CASE WHEN :status = 'completed' THEN progress || '{{"percentage": 100}}' ELSE progress END
      WHERE id = :id RETURNING {COLUMNS}""")  # noqa: S608
 _ERASE_BODIES = text("UPDATE crawl_pages SET body = NULL WHERE job_id = :id AND body IS NOT NULL")
 _PUT_BACK = text(f"""
@@ -101,6 +101,8 @@ _PARK = text(f"""
     UPDATE jobs SET parked = true, stage = :stage, waiting_for = :stage, lease_until = NULL, worker = NULL, updated_at = now()
      WHERE id = :id RETURNING {COLUMNS}""")  # noqa: S608
 _NOTHING = timedelta(0)
+MAX_SOURCE = 4096
+"""Longest source that an outcome shows, in characters."""
 
 
 async def claim(
@@ -158,20 +160,19 @@ async def heartbeat(connection: AsyncConnection, held: Claim, settings: JobSetti
 
 async def save_progress(connection: AsyncConnection, held: Claim, progress: Progress, stage: Stage) -> None:
     """Write where the job stands."""
-    await _one(connection, _PROGRESS, held, progress=_json(progress), stage=stage)
+    await _one(connection, _PROGRESS, held, progress=json.dumps(dataclasses.asdict(progress)), stage=stage)
 
 
 async def record_outcome(connection: AsyncConnection, held: Claim, outcome: DocumentOutcome) -> None:
     """Write what became of one page or document; a later word on the same number replaces the earlier one."""
-    await _one(connection, _OUTCOME, held, **dataclasses.asdict(outcome))
+    texts = {"source": storable(outcome.source, MAX_SOURCE), "message": storable(outcome.message)}
+    await _one(connection, _OUTCOME, held, **{**dataclasses.asdict(outcome), **texts})
 
 
-async def finish(
-    connection: AsyncConnection, held: Claim, status: Status, *, outcome: str | None, error: ShieldError | None, progress: Progress | None
-) -> Job:
+async def finish(connection: AsyncConnection, held: Claim, status: Status, *, outcome: str | None, error: ShieldError | None) -> Job:
     """Write the end state."""
     await lock_held(connection, held)
-    return await end(connection, held.job.id, status, outcome=outcome, error=error, progress=progress)
+    return await end(connection, held.job.id, status, outcome=outcome, error=error)
 
 
 async def fail_transient(connection: AsyncConnection, held: Claim, error: ShieldError, settings: JobSettings) -> Job:
@@ -184,7 +185,7 @@ async def fail_transient(connection: AsyncConnection, held: Claim, error: Shield
         return await end(connection, job.id, Status.FAILED, error=gave_up)
     jitter = min(settings.backoff_max, settings.backoff_min * 2 ** min(job.errors + 1, 30))
     after = timedelta(seconds=error.retry_after or 0)
-    return await _put_back(connection, job.id, spent=1, code=error.code, message=error.message, after=after, jitter=jitter)
+    return await _put_back(connection, job.id, spent=1, code=error.code, message=storable(error.message), after=after, jitter=jitter)
 
 
 async def hand_back(connection: AsyncConnection, held: Claim, waiting_for: str | None, after: timedelta) -> Job:
@@ -223,29 +224,18 @@ async def end(
     *,
     outcome: str | None = None,
     error: ShieldError | None = None,
-    progress: Progress | None = None,
     crashed: int = 0,
 ) -> Job:
     """Write an end state into a row the caller has locked; what people sent for it is erased in the same transaction."""
-    final: dict[str, Any] = dataclasses.asdict(progress) if progress else {}
-    if status is Status.COMPLETED:
-        final["percentage"] = 100.0
-    row = (
-        await connection.execute(
-            _END,
-            {
-                "id": job_id,
-                "status": status,
-                "outcome": outcome,
-                "code": error.code if error else None,
-                "message": error.message if error else None,
-                "progress": json.dumps(final),
-                "crashed": crashed,
-            },
-        )
-    ).mappings()
+    values = {"id": job_id, "status": status, "outcome": outcome, "crashed": crashed, "code": error.code if error else None}
+    row = (await connection.execute(_END, {**values, "message": storable(error.message) if error else None})).mappings()
     await connection.execute(_ERASE_BODIES, {"id": job_id})
     return job_of(row.one())
+
+
+def storable(text: str | None, limit: int = 2000) -> str | None:
+    """`text` as PostgreSQL can hold it: hostile pages get NULs and lone surrogates into messages and names."""
+    return None if text is None else text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")[:limit]
 
 
 async def _put_back(
@@ -267,7 +257,3 @@ async def _one(connection: AsyncConnection, statement: Any, held: Claim, **value
     """Run a fenced statement that says what it wrote; it wrote nothing if the fence is outdated."""
     if (await connection.execute(statement, {"id": held.job.id, "fence": held.fence, **values})).first() is None:
         raise LeaseLost
-
-
-def _json(progress: Progress) -> str:
-    return json.dumps(dataclasses.asdict(progress))

@@ -14,11 +14,13 @@ import json
 from uuid import UUID
 
 from sqlalchemy import text
+from sqlalchemy.exc import DataError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shield.errors import (
     BytesQuotaExceeded,
     IdempotencyMismatch,
+    InvalidRequest,
     JobNotRetryable,
     QueueFull,
     TooManyPending,
@@ -71,6 +73,7 @@ async def accept(connection: AsyncConnection, request: JobRequest, settings: Job
 
     Raises:
         IdempotencyMismatch: the key was used with another request.
+        InvalidRequest: it holds characters that PostgreSQL cannot hold.
         QueueFull, TooManyPending, BytesQuotaExceeded: a limit is reached.
         UnknownUpload, UploadIncomplete: the upload cannot be used.
     """
@@ -79,32 +82,7 @@ async def accept(connection: AsyncConnection, request: JobRequest, settings: Job
     if known is not None:
         return known
     await _check_limits(connection, request, settings)
-    fleet = request.runner == FLEET
-    inserted = (
-        await connection.execute(
-            _INSERT,
-            {
-                "kind": request.kind,
-                "principal": request.principal,
-                "runner": request.runner,
-                "needs": sorted(request.needs),
-                "priority": request.priority,
-                "knowledge_base_id": request.knowledge_base_id,
-                "knowledge_base": request.knowledge_base,
-                "spec": json.dumps(request.spec),
-                "payload": request.payload,
-                "payload_bytes": request.payload_bytes,
-                "idempotency_key": request.idempotency_key,
-                "request_hash": request.request_hash,
-                "max_errors": settings.max_errors if fleet else UNLIMITED,
-                "max_crashes": settings.max_crashes if fleet else UNLIMITED,
-                "deadline": settings.deadline,
-                "retry_of": request.retry_of,
-                "traceparent": request.traceparent,
-            },
-        )
-    ).mappings()
-    job = job_of(inserted.one())
+    job = await _insert(connection, request, settings)
     if request.upload_id is not None:
         await _take_upload(connection, request, job.id)
     return job
@@ -147,6 +125,33 @@ async def retry(connection: AsyncConnection, principal: str, job_id: JobId, sett
         ),
         settings,
     )
+
+
+async def _insert(connection: AsyncConnection, request: JobRequest, settings: JobSettings) -> Job:
+    fleet = request.runner == FLEET
+    values = {
+        "kind": request.kind,
+        "principal": request.principal,
+        "runner": request.runner,
+        "needs": sorted(request.needs),
+        "priority": request.priority,
+        "knowledge_base_id": request.knowledge_base_id,
+        "knowledge_base": request.knowledge_base,
+        "spec": json.dumps(request.spec),
+        "payload": request.payload,
+        "payload_bytes": request.payload_bytes,
+        "idempotency_key": request.idempotency_key,
+        "request_hash": request.request_hash,
+        "max_errors": settings.max_errors if fleet else UNLIMITED,
+        "max_crashes": settings.max_crashes if fleet else UNLIMITED,
+        "deadline": settings.deadline,
+        "retry_of": request.retry_of,
+        "traceparent": request.traceparent,
+    }
+    try:
+        return job_of((await connection.execute(_INSERT, values)).mappings().one())
+    except DataError as error:  # a NUL or a lone surrogate in some text of the request
+        raise InvalidRequest("The request holds characters that cannot be stored.") from error
 
 
 async def _known(connection: AsyncConnection, request: JobRequest, settings: JobSettings) -> Job | None:

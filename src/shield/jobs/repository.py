@@ -188,18 +188,10 @@ class JobRepository:
         async with self._transaction() as connection:
             await claims.record_outcome(connection, claim, outcome)
 
-    async def finish(
-        self,
-        claim: Claim,
-        status: Status,
-        *,
-        outcome: str | None = None,
-        error: ShieldError | None = None,
-        progress: Progress | None = None,
-    ) -> Job:
+    async def finish(self, claim: Claim, status: Status, *, outcome: str | None = None, error: ShieldError | None = None) -> Job:
         """Write the end state; erases what people sent for the job."""
         async with self._transaction() as connection:
-            return await claims.finish(connection, claim, status, outcome=outcome, error=error, progress=progress)
+            return await claims.finish(connection, claim, status, outcome=outcome, error=error)
 
     async def cancelled(self, claim: Claim) -> Job:
         """End the job as its owner asked."""
