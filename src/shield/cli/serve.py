@@ -61,9 +61,9 @@ async def _up(settings: Settings, *, samples: bool, once: bool) -> int:
     import signal
     import time
 
-    from shield.api.binding import check_binding
     from shield.app.embedded import EmbeddedApp
     from shield.app.owner import Ownership, own_or_find
+    from shield.auth.local import check_binding
     from shield.database.embedded import prepare
     from shield.errors import DataDirectoryBusy
 

@@ -15,10 +15,22 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from shield.database.engine import database_errors
+from shield.database.tables import cursors_secret
 from shield.errors import CursorInvalid
 
 _HEAD = struct.Struct(">QQ")
 _MAC = 16  # bytes of the signature and of the binding
+
+
+async def cursor_secret(engine: AsyncEngine) -> bytes:
+    """The installation's secret, made by its first migration."""
+    with database_errors():
+        async with engine.connect() as connection:
+            return bytes((await connection.execute(select(cursors_secret.c.secret))).scalar_one())
 
 
 class Cursors:

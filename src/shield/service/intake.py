@@ -21,7 +21,7 @@ from shield.jobs.model import JobKind, JobRequest, Priority
 from shield.knowledge.model import KnowledgeBase
 from shield.service.jobs import JobCases
 from shield.service.models import CrawlSpec, DocumentSpec, IngestRequest, JobView, UploadCreate, UploadView
-from shield.sources.uploads import Upload
+from shield.sources.files.uploads import Upload
 from shield.sources.urls import canonical
 
 _CHOICES = ("url", "upload_id", "content_base64", "path", "text")
@@ -108,7 +108,7 @@ class IntakeCases(JobCases):
             raise
         if request.upload_id is not None and job.spec.get("upload_id") != str(request.upload_id):
             await self._drop(request)
-        self.parts.notify()
+        self.parts.notify(None)
         return self._view(job)
 
     async def _drop(self, request: JobRequest) -> None:
@@ -169,7 +169,7 @@ class IntakeCases(JobCases):
         root = self.parts.settings.document_root
         if root is None or not local_caller or spec.path is None:
             raise DocumentRootRefused
-        from shield.sources.paths import read_below
+        from shield.sources.files.paths import read_below
 
         content, name, relative = await read_below(root, spec.path, self.parts.settings.file.max_bytes)
         return content, spec.filename or name, f"file:{relative}"

@@ -66,14 +66,14 @@ class JobCases:
         """Ask a job to stop."""
         who.require(Scope.KB_WRITE)
         job = await self.parts.jobs.request_cancel(who.name, JobId(job_id))
-        self.parts.notify()
+        self.parts.notify(job.id)
         return self._view(job)
 
     async def retry(self, who: Principal, job_id: UUID) -> JobView:
         """A new job that goes on where the old one ended."""
         who.require(Scope.KB_WRITE)
         job = await self.parts.jobs.retry(who.name, JobId(job_id))
-        self.parts.notify()
+        self.parts.notify(None)
         return self._view(job)
 
     async def events(

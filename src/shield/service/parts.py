@@ -8,20 +8,24 @@ from dataclasses import dataclass, field
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shield.jobs.events import JobEvents
+from shield.jobs.model import JobId
 from shield.jobs.repository import JobRepository
 from shield.knowledge.bases import KnowledgeBases
+from shield.knowledge.documents import Documents
+from shield.knowledge.embedding.cache import CachedEmbedder
 from shield.knowledge.graph.reader import GraphReader
 from shield.knowledge.library import Library
 from shield.knowledge.llm import Llm
+from shield.knowledge.search import Search
 from shield.service.cursors import Cursors
 from shield.service.models import DependencyHealth
 from shield.settings import Settings
-from shield.sources.uploads import Uploads
+from shield.sources.files.uploads import Uploads
 
 Probe = Callable[[], Awaitable[DependencyHealth]]
 
 
-def _nothing() -> None:
+def _nobody(_job: JobId | None = None) -> None:
     """No worker lives in this process."""
 
 
@@ -35,10 +39,13 @@ class Parts:
     events: JobEvents
     bases: KnowledgeBases
     library: Library
+    search: Search
+    documents: Documents
     uploads: Uploads
     cursors: Cursors
     graph: GraphReader
+    embedder: CachedEmbedder
     llm: Llm | None = None
     probes: Sequence[Probe] = ()
-    notify: Callable[[], None] = field(default=_nothing)
-    """Wake the worker of this process: there is a new job."""
+    notify: Callable[[JobId | None], None] = field(default=_nobody)
+    """Wake the worker of this process: there is a new job, or (with an id) this running one was cancelled."""

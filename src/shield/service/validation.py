@@ -22,7 +22,9 @@ def invalid_request(error: ValidationError) -> InvalidRequest:
 
 def invalid_fields(items: Sequence[Mapping[str, Any]]) -> InvalidRequest:
     """The same, from the error items of pydantic or FastAPI."""
-    problems = [{"field": _field(item["loc"]), "problem": _rule(item)} for item in items[:_SHOWN]]
+    problems = [
+        {"field": "body" if item["type"] == "json_invalid" else _field(item["loc"]), "problem": _rule(item)} for item in items[:_SHOWN]
+    ]
     sentence = "; ".join(f"{problem['field']}: {problem['problem']}" for problem in problems[:3])
     return InvalidRequest(f"The request is not valid. {sentence}.", fields=problems)
 

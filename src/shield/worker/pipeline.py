@@ -7,6 +7,7 @@ document's own fault is becomes its outcome; what a dependency's fault is ends t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -50,9 +51,11 @@ class Tools:
 class CrawlHandler:
     """Crawls a site; each page is converted and stored as it comes, in the order of its number."""
 
-    def __init__(self, tools: Tools, crawler: Crawler) -> None:
+    def __init__(self, tools: Tools, crawler: Crawler, by_principal: Mapping[str, Crawler] | None = None) -> None:
+        """`by_principal`: crawlers with another egress guard, for principals that no caller can be."""
         self._tools = tools
         self._crawler = crawler
+        self._by_principal = by_principal or {}
 
     async def run(self, context: JobContext) -> Ending:
         """Crawl, or go on where an earlier run stopped."""
@@ -68,7 +71,8 @@ class CrawlHandler:
                 accept_crawl_delay=spec.get("accept_crawl_delay"),
             )
             await context.progress(stage=Stage.ACQUIRE)
-            await self._crawler.run(context.claim, plan, _Pages(self._tools, context, base, tally, plan), context.checkpoint)
+            crawler = self._by_principal.get(context.job.principal, self._crawler)
+            await crawler.run(context.claim, plan, _Pages(self._tools, context, base, tally, plan), context.checkpoint)
         return await _close(self._tools, context, base, tally)
 
 

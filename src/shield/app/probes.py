@@ -1,0 +1,59 @@
+"""What `/readyz` looks at: each dependency by a cheap call of its own, none of them for long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Literal
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from shield.errors import ShieldError
+from shield.knowledge.vectors.port import VectorIndex
+from shield.resilience import Breakers
+from shield.service.models import DependencyHealth
+from shield.service.parts import Probe
+from shield.settings import Settings
+
+_LIMIT = 2.0  # seconds a probe may take
+
+
+def of(engine: AsyncEngine, index: VectorIndex, settings: Settings, breakers: Breakers) -> Sequence[Probe]:
+    """The probes of one process."""
+
+    async def postgres() -> DependencyHealth:
+        try:
+            async with asyncio.timeout(_LIMIT), engine.connect() as connection:
+                await connection.execute(text("SELECT 1"))
+        except (Exception, TimeoutError):  # noqa: BLE001 - any failure means the same to who asks: it is down
+            return DependencyHealth(name="postgres", status="down")
+        return DependencyHealth(name="postgres", status="ok")
+
+    async def vectors() -> DependencyHealth:
+        try:
+            async with asyncio.timeout(_LIMIT):
+                await index.ping()
+        except (ShieldError, TimeoutError) as error:
+            return DependencyHealth(name="vectors", status="degraded", detail=getattr(error, "code", "timeout"))
+        return DependencyHealth(name="vectors", status="ok", detail="edge" if settings.mode == "embedded" else "qdrant")
+
+    def behind_breaker(name: Literal["llm", "embedding"], provider: str, *, absent: str) -> Probe:
+        async def probe() -> DependencyHealth:
+            if provider == absent:
+                return DependencyHealth(name=name, status="off" if name == "llm" else "ok", detail=provider)
+            state = breakers.states().get(name, 0)
+            return DependencyHealth(name=name, status="ok" if state == 0 else "degraded", detail=("closed", "half-open", "open")[state])
+
+        return probe
+
+    async def redis() -> DependencyHealth:
+        return DependencyHealth(name="redis", status="off", detail="embedded: an in-process queue")
+
+    return (
+        postgres,
+        vectors,
+        redis,
+        behind_breaker("embedding", settings.embedding.provider, absent="builtin"),
+        behind_breaker("llm", settings.llm.provider, absent="none"),
+    )
