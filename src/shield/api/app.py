@@ -77,6 +77,7 @@ def create_app(
     for module in _ROUTERS:
         app.include_router(module.router)
     if mcp_app is not None:
+        problems.install_inner(mcp_app)
         app.router.routes.append(Route(MCP_PATH, mcp_app, include_in_schema=False))  # a route, so that unknown paths stay ours
     if samples is not None:
         app.router.routes.append(Mount("/samples", StaticFiles(directory=samples, html=True)))

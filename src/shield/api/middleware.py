@@ -60,10 +60,10 @@ class Boundary:
             await self._app(scope, receive, send)
             return
         scope[REQUEST_ID] = str(uuid4())
-        status, began = 0, time.perf_counter()
+        status, complete, began = 0, False, time.perf_counter()
 
         async def sending(message: Message) -> None:
-            nonlocal status
+            nonlocal status, complete
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
@@ -71,17 +71,20 @@ class Boundary:
                     headers.setdefault(name, value)
                 headers["X-Request-Id"] = scope[REQUEST_ID]
             await send(message)
+            complete = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         try:
             await self._app(scope, receive, sending)
         except ClientDisconnect:
             pass  # nobody is left to answer
         except Exception as error:  # the request boundary: whatever happened, the caller gets a problem and no internals
-            if status:  # too late for a problem: let the server cut the connection, so that the answer cannot pass for whole
-                raise
             known = error if isinstance(error, ShieldError) else None
             if known is None:
                 _LOG.exception("request failed", extra={"correlation_id": scope[REQUEST_ID]})
+            if complete:
+                return
+            if status:  # too late for a problem: let the server cut the connection, so that the answer cannot pass for whole
+                raise
             await problem_response(known or internal_error(scope), scope)(scope, receive, sending)
         finally:
             if self._metrics is not None:

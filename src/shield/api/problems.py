@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -72,23 +73,36 @@ def internal_error(scope: Scope) -> InternalError:
     return InternalError(correlation_id=scope.get(REQUEST_ID, ""))
 
 
-def install(app: FastAPI) -> None:
-    """Make every error of `app` leave as a problem."""
+def install(app: Starlette) -> None:
+    """Make every error that `app` knows how to handle leave as a problem."""
+    handlers: dict[type[Exception], Any] = {ShieldError: _typed, RequestValidationError: _invalid, HTTPException: _framework}
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
 
-    @app.exception_handler(ShieldError)
-    async def typed(request: Request, error: ShieldError) -> Response:
-        return problem_response(error, request.scope)
 
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
-        return problem_response(invalid_fields(error.errors()), request.scope)
+def install_inner(app: Starlette) -> None:
+    """The same for an application inside ours, whose own last resort would answer a defect with a plain text."""
+    install(app)
+    app.add_exception_handler(Exception, _defect)
 
-    @app.exception_handler(HTTPException)
-    async def framework(request: Request, error: HTTPException) -> Response:
-        headers = dict(error.headers or {})
-        if error.status_code == 405 and (allowed := _methods(request)):
-            headers["Allow"] = allowed
-        return problem_response(_translated(error, request.scope), request.scope, headers)
+
+async def _typed(request: Request, error: ShieldError) -> Response:
+    return problem_response(error, request.scope)
+
+
+async def _invalid(request: Request, error: RequestValidationError) -> Response:
+    return problem_response(invalid_fields(error.errors()), request.scope)
+
+
+async def _framework(request: Request, error: HTTPException) -> Response:
+    headers = dict(error.headers or {})
+    if error.status_code == 405 and (allowed := _methods(request)):
+        headers["Allow"] = allowed
+    return problem_response(_translated(error, request.scope), request.scope, headers)
+
+
+async def _defect(request: Request, _error: Exception) -> Response:
+    return problem_response(internal_error(request.scope), request.scope)
 
 
 def _translated(error: HTTPException, scope: Scope) -> ShieldError:
@@ -104,7 +118,7 @@ def _translated(error: HTTPException, scope: Scope) -> ShieldError:
 def _methods(request: Request) -> str:
     """All methods of the path, which may be spread over several routes."""
     path = getattr(request.scope.get("route"), "path", "")
-    described: dict[str, Any] = request.app.openapi()["paths"].get(path, {})
+    described: dict[str, Any] = request.app.openapi()["paths"].get(path, {}) if isinstance(request.app, FastAPI) else {}
     return ", ".join(sorted(method.upper() for method in described))
 
 
