@@ -182,13 +182,17 @@ class FileSettings(Group):
     max_csv_rows: int = 50_000
     """Most rows of a CSV file."""
     max_html_depth: int = 256
-    """Deepest nesting of HTML elements."""
+    """Deepest nesting of HTML or XML elements."""
+    max_text_bytes: ByteSize = ByteSize(64 * MiB)
+    """Most text a file may yield."""
     convert_timeout: Duration = seconds(120)
     """Time for a conversion, plus one second a page."""
     convert_memory: ByteSize = ByteSize(3 * GiB)
     """Address space of the converting child."""
     convert_idle: Duration = seconds(60)
     """After this pause the converter's process is stopped."""
+    convert_start: Duration = seconds(60)
+    """Longest start of the converter's process: it loads Docling once."""
     max_inline_bytes: ByteSize = ByteSize(1 * MiB)
     """Largest inline content."""
     upload_ttl: Duration = timedelta(hours=24)
@@ -249,6 +253,14 @@ class GraphSettings(Group):
     """Entities the rule-based extraction takes from a chunk."""
     max_relations: int = Field(8, ge=1)
     """Relations the rule-based extraction takes from a chunk."""
+    part: int = Field(64, ge=1, le=900)
+    """Chunks written as one unit: what a crash repeats at most, and between two of them the writer can be handed over."""
+    part_timeout: Duration = seconds(180)
+    """Longest time one unit may take; then its process is killed."""
+    start: Duration = seconds(60)
+    """Longest start of a graph process: it loads LightRAG and, the first time, makes its tables."""
+    query: Duration = seconds(20)
+    """Longest time a question may spend in the graph."""
 
 
 class QuerySettings(Group):
@@ -264,6 +276,8 @@ class QuerySettings(Group):
     """Constant of the reciprocal rank fusion."""
     floor: float = 0.25
     """Cosine below which a question counts as not answered by what is stored."""
+    race_window: Duration = seconds(60)
+    """A search that meets the old version of a document updated this recently looks again."""
     cursor_ttl: Duration = timedelta(minutes=10)
     """How long a cursor lives."""
     find_max_tokens: int = 4000
@@ -273,8 +287,6 @@ class QuerySettings(Group):
 class LibrarySettings(Group):
     abandoned_after: Duration = timedelta(hours=1)
     """A note's write that has not ended by then was cut off; what it left is removed."""
-    race_window: Duration = seconds(60)
-    """A search that meets the old revision of a document updated this recently looks again."""
     cache_keep: Duration = timedelta(days=7)
     """How long a cached vector is kept that no passage uses."""
     max_delete_batch: int = Field(20, ge=1, le=1000)

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shield.database.engine import database_errors
 from shield.database.tables import chunks, documents, graph_tasks, knowledge_bases
@@ -48,6 +48,13 @@ def space_of(kb: KnowledgeBase) -> SpaceKey:
     return SpaceKey(kb.id, kb.embedding_model, kb.embedding_dim)
 
 
+async def space_by_id(connection: AsyncConnection, base_id: UUID) -> SpaceKey | None:
+    """The vector collection of the base of that id, also while it is being deleted; None if there is no such base."""
+    statement = select(knowledge_bases.c.id, knowledge_bases.c.embedding_model, knowledge_bases.c.embedding_dim)
+    row = (await connection.execute(statement.where(knowledge_bases.c.id == base_id))).one_or_none()
+    return SpaceKey(row.id, row.embedding_model, row.embedding_dim) if row else None
+
+
 def require_model(kb: KnowledgeBase, embedder: Embedder) -> None:
     """Pass if the embedder is the one the base was made with: vectors of two models must not meet.
 
@@ -58,7 +65,7 @@ def require_model(kb: KnowledgeBase, embedder: Embedder) -> None:
         raise DependencyMisconfigured(f"The knowledge base `{kb.name}` was made with the embedding model {kb.embedding_model}.")
 
 
-class Bases:
+class KnowledgeBases:
     """All knowledge bases of an installation; new ones get the embedding `model` and `dim`."""
 
     def __init__(self, engine: AsyncEngine, model: str, dim: int) -> None:
@@ -152,14 +159,22 @@ class Bases:
                 return summary
         raise UnknownKnowledgeBase
 
+    def check_removable(self, kb: KnowledgeBase) -> None:
+        """Pass unless the base is `default`.
+
+        Raises:
+            KnowledgeBaseProtected: it is.
+        """
+        if kb.name == DEFAULT:
+            raise KnowledgeBaseProtected
+
     async def mark_deleting(self, kb: KnowledgeBase) -> None:
         """Make a base invisible and closed to new documents, for its deletion; doing it again changes nothing.
 
         Raises:
             KnowledgeBaseProtected: it is `default`.
         """
-        if kb.name == DEFAULT:
-            raise KnowledgeBaseProtected
+        self.check_removable(kb)
         with database_errors():
             async with self._engine.begin() as connection:
                 await connection.execute(update(knowledge_bases).where(knowledge_bases.c.id == kb.id).values(deleting=True))
@@ -170,8 +185,7 @@ class Bases:
         Raises:
             KnowledgeBaseProtected: it is `default`.
         """
-        if kb.name == DEFAULT:
-            raise KnowledgeBaseProtected
+        self.check_removable(kb)
         with database_errors():
             async with self._engine.begin() as connection:
                 await connection.execute(delete(knowledge_bases).where(knowledge_bases.c.id == kb.id))

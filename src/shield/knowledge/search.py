@@ -29,7 +29,7 @@ from shield.knowledge.embedding.cache import CachedEmbedder
 from shield.knowledge.model import ChunkRef, Hit, KnowledgeBase
 from shield.knowledge.relevance import lexically_found, searchable
 from shield.knowledge.vectors.port import ScoredPoint, SparseVector, Vector, VectorFilter, VectorIndex
-from shield.settings import LibrarySettings, QuerySettings
+from shield.settings import QuerySettings
 
 _TIERS = (1, 10, 100)
 _TRIES = 3
@@ -98,17 +98,21 @@ class _Question:
     where: VectorFilter | None
 
 
-class Searcher:
+@dataclass(frozen=True)
+class _Tier:
+    hits: list[Hit]
+    exhausted: bool
+    """The index holds no more than this."""
+
+
+class Search:
     """Finds live chunks."""
 
-    def __init__(
-        self, engine: AsyncEngine, vectors: VectorIndex, embedder: CachedEmbedder, query: QuerySettings, library: LibrarySettings
-    ) -> None:
+    def __init__(self, engine: AsyncEngine, vectors: VectorIndex, embedder: CachedEmbedder, settings: QuerySettings) -> None:
         self._engine = engine
         self._vectors = vectors
         self._embedder = embedder
-        self._query = query
-        self._recent = library.race_window
+        self._settings = settings
 
     async def search(
         self, kb: KnowledgeBase, query: str, *, limit: int, offset: int = 0, where: VectorFilter | None = None
@@ -125,15 +129,11 @@ class Searcher:
             raise QueryTooShort
         question = _Question(kb, await self._embedder.embed_query(query), query_vector(query), where)
         wanted = offset + limit + 1
-        first: list[Hit] = []
-        for _ in range(_TRIES):
-            first, raced = await self._first_tier(question)
-            if not raced:
-                break
-        hits = await self._deeper(question, first, wanted) if len(first) < wanted else first
-        best = max((hit.similarity for hit in first if hit.similarity is not None), default=-1.0)
-        found = best >= self._query.floor or lexically_found(query, [_readable(hit) for hit in first[:_LEXICAL_HITS]])
-        return SearchResult(hits[offset : offset + limit], best, found and bool(first), more=len(hits) >= wanted)
+        first = await self._first_tier(question)
+        hits = first.hits if len(first.hits) >= wanted or first.exhausted else await self._deeper(question, first.hits, wanted)
+        best = max((hit.similarity for hit in first.hits if hit.similarity is not None), default=-1.0)
+        found = best >= self._settings.floor or lexically_found(query, [_readable(hit) for hit in first.hits[:_LEXICAL_HITS]])
+        return SearchResult(hits[offset : offset + limit], best, found and bool(first.hits), more=len(hits) >= wanted)
 
     async def load_chunks(self, kb: KnowledgeBase, wanted: Sequence[tuple[str, int]]) -> dict[tuple[str, int], SharedHit]:
         """Live chunks by (graph key, ordinal); what is not live any more is left out."""
@@ -154,10 +154,17 @@ class Searcher:
                 rows = (await connection.execute(_SPANS, _references(refs))).all()
         return {refs[row.n - 1]: row.span for row in rows}
 
-    async def _first_tier(self, question: _Question) -> tuple[list[Hit], bool]:
-        points = await self._hybrid(question, 1)
-        near = await self._vectors.search_dense(space_of(question.kb), question.dense, limit=self._query.prefetch, where=question.where)
-        return await self._load(question.kb, points, {point.id: point.score for point in near})
+    async def _first_tier(self, question: _Question) -> _Tier:
+        """The fused best hits, looked for again while a document going live in between hides itself."""
+        for _ in range(_TRIES):
+            points = await self._hybrid(question, 1)
+            near = await self._vectors.search_dense(
+                space_of(question.kb), question.dense, limit=self._settings.prefetch, where=question.where
+            )
+            hits, raced = await self._load(question.kb, points, {point.id: point.score for point in near})
+            if not raced:
+                break
+        return _Tier(hits, exhausted=len(points) < self._settings.prefetch)
 
     async def _deeper(self, question: _Question, hits: list[Hit], wanted: int) -> list[Hit]:
         """The hits, and behind them what deeper searches add, until there are `wanted` or no more."""
@@ -166,19 +173,19 @@ class Searcher:
             known = {hit.ref for hit in hits}
             more, _ = await self._load(question.kb, [point for point in points if _ref(point) not in known], {})
             hits = hits + more
-            if len(hits) >= wanted or len(points) < self._query.prefetch * tier:
+            if len(hits) >= wanted or len(points) < self._settings.prefetch * tier:
                 break
         return hits
 
     async def _hybrid(self, question: _Question, tier: int) -> list[ScoredPoint]:
-        prefetch = self._query.prefetch * tier
+        prefetch = self._settings.prefetch * tier
         return await self._vectors.search_hybrid(
             space_of(question.kb),
             question.dense,
             question.sparse,
             limit=2 * prefetch,
             prefetch=prefetch,
-            rrf_k=self._query.rrf_k,
+            rrf_k=self._settings.rrf_k,
             where=question.where,
         )
 
@@ -186,7 +193,7 @@ class Searcher:
         """The live ones with their text, and whether a document was missed because it went live in between."""
         if not points:
             return [], False
-        parameters = {"kb": kb.id, "recent": self._recent, **_references([_ref(point) for point in points])}
+        parameters = {"kb": kb.id, "recent": self._settings.race_window, **_references([_ref(point) for point in points])}
         with database_errors():
             async with self._engine.connect() as connection:
                 rows = (await connection.execute(_LIVE, parameters)).all()

@@ -20,9 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shield.database.engine import database_errors
 from shield.database.tables import document_revisions, documents, stale_points
-from shield.errors import UnknownKnowledgeBase
 from shield.knowledge import revisions
-from shield.knowledge.bases import Bases, space_of
+from shield.knowledge.bases import space_by_id, space_of
 from shield.knowledge.embedding.cache import CachedEmbedder
 from shield.knowledge.model import KnowledgeBase
 from shield.knowledge.vectors.port import VectorIndex
@@ -55,13 +54,10 @@ _UNUSED_VECTORS = text("""
 class Sweeper:
     """Removes abandoned revisions; several processes may run it at once."""
 
-    def __init__(
-        self, engine: AsyncEngine, vectors: VectorIndex, embedder: CachedEmbedder, bases: Bases, settings: LibrarySettings
-    ) -> None:
+    def __init__(self, engine: AsyncEngine, vectors: VectorIndex, embedder: CachedEmbedder, settings: LibrarySettings) -> None:
         self._engine = engine
         self._vectors = vectors
         self._embedder = embedder
-        self._bases = bases
         self._settings = settings
 
     async def sweep(self) -> int:
@@ -111,12 +107,9 @@ class Sweeper:
                     await revisions.forget_points(connection, [(document, revision)])
                     return
                 hashes = await revisions.remove_rows(connection, document, [revision])
-        try:
-            kb = await self._bases.by_id(base_id, deleting=True)
-        except UnknownKnowledgeBase:
-            pass  # its whole space was dropped with it
-        else:
-            await self._vectors.delete_revision(space_of(kb), document, revision)
+                space = await space_by_id(connection, base_id)
+        if space is not None:  # otherwise the whole space was dropped with its base
+            await self._vectors.delete_revision(space, document, revision)
         with database_errors():
             async with self._engine.begin() as connection:
                 await revisions.forget_points(connection, [(document, revision)])
