@@ -26,7 +26,7 @@ from shield.errors import ConfigInvalid
 from shield.jobs.events import JobEvents
 from shield.jobs.model import Job, JobKind
 from shield.jobs.repository import JobRepository
-from shield.knowledge.bases import KnowledgeBases
+from shield.knowledge.bases import Bases
 from shield.knowledge.embedding import create_embedder
 from shield.knowledge.embedding.cache import CachedEmbedder
 from shield.knowledge.library import Library
@@ -97,7 +97,7 @@ class EmbeddedApp:
         from shield.knowledge.documents import Documents
         from shield.knowledge.graph.reader import GraphReader
         from shield.knowledge.graph.runner import GraphRunner
-        from shield.knowledge.search import Search
+        from shield.knowledge.search import Searcher
         from shield.knowledge.vectors.factory import create_index
         from shield.sources.crawl import Crawler
         from shield.sources.fetch import create_fetcher
@@ -119,7 +119,7 @@ class EmbeddedApp:
         if llm is not None:
             self._stack.push_async_callback(llm.close)
         jobs, events = JobRepository(engine, settings.jobs), JobEvents()
-        bases = KnowledgeBases(engine, embedder.model, embedder.dim)
+        bases = Bases(engine, embedder.model, embedder.dim)
         await bases.ensure_default(owner=LOCAL.name)
         library = Library(engine, index, embedder)
         uploads = Uploads(engine, settings.data_dir / "uploads", settings.file)
@@ -127,9 +127,10 @@ class EmbeddedApp:
         self._stack.push_async_callback(converter.close)
         reader = GraphReader(engine, dsn, embedder, llm, settings.graph)
         self._stack.push_async_callback(reader.close)
-        search = Search(engine, index, embedder, settings.query)
+        search = Searcher(engine, index, embedder, settings.query, settings.library)
         fetcher = create_fetcher(settings)
-        tools = Tools(engine, jobs, bases, library, Deletion(engine, index, embedder, settings.data_dir), uploads, converter)
+        deletion = Deletion(engine, index, embedder, settings.data_dir)
+        tools = Tools(engine, jobs, bases, library, deletion, uploads, converter)
         own_site = settings.egress.model_copy(update={"allow": (*settings.egress.allow, f"127.0.0.1/32:{settings.port}")})
         sample_crawler = Crawler(engine, create_fetcher(settings.model_copy(update={"egress": own_site})), settings.crawl)
         worker = Worker(
@@ -152,6 +153,8 @@ class EmbeddedApp:
             library=library,
             search=search,
             documents=Documents(engine),
+            deletion=deletion,
+            vectors=index,
             uploads=uploads,
             cursors=Cursors(await cursor_secret(engine), settings.query.cursor_ttl),
             graph=reader,

@@ -1,7 +1,7 @@
 """Opaque cursors: signed, bound to the query and the principal that made them, and short-lived.
 
-A cursor is base64url of `expiry | offset | binding | signature`; nothing of the query can be read from it. The secret lives
-in the database, so every replica accepts every other's cursors.
+A cursor is base64url of `expiry | binding | position | signature`; nothing of the query can be read from it, and the position is
+something the caller was shown anyway. The secret lives in the database, so every replica accepts every other's cursors.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from shield.database.engine import database_errors
 from shield.database.tables import cursors_secret
 from shield.errors import CursorInvalid
 
-_HEAD = struct.Struct(">QQ")
+_HEAD = struct.Struct(">Q")
 _MAC = 16  # bytes of the signature and of the binding
 
 
@@ -47,30 +47,35 @@ class Cursors:
         self._ttl = ttl.total_seconds()
         self._clock = clock
 
-    def make(self, offset: int, *binding: str) -> str:
-        """A cursor for `offset`, valid only with the same `binding` (principal, knowledge base, query, filters ...)."""
-        body = _HEAD.pack(int(self._clock() + self._ttl), offset) + self._digest("\x00".join(binding).encode())
+    def make(self, position: str | int, *binding: str) -> str:
+        """A cursor for `position`, valid only with the same `binding` (principal, knowledge base, query, filters ...)."""
+        body = _HEAD.pack(int(self._clock() + self._ttl)) + self._digest("\x00".join(binding).encode()) + str(position).encode()
         return base64.urlsafe_b64encode(body + self._digest(body)).decode().rstrip("=")
 
-    def read(self, cursor: str | None, *binding: str) -> int:
-        """The offset; 0 without a cursor.
+    def read(self, cursor: str | None, *binding: str) -> str | None:
+        """The position; None without a cursor.
 
         Raises:
             CursorInvalid: forged, expired, or made by another query or principal.
         """
         if not cursor:
-            return 0
+            return None
         try:
             raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         except (binascii.Error, ValueError) as error:
             raise CursorInvalid from error
         body, signature = raw[:-_MAC], raw[-_MAC:]
-        if len(raw) != _HEAD.size + 2 * _MAC or not hmac.compare_digest(signature, self._digest(body)):
+        if len(raw) < _HEAD.size + 2 * _MAC or not hmac.compare_digest(signature, self._digest(body)):
             raise CursorInvalid
-        expires, offset = _HEAD.unpack_from(body)
-        if expires < self._clock() or not hmac.compare_digest(body[_HEAD.size :], self._digest("\x00".join(binding).encode())):
+        (expires,) = _HEAD.unpack_from(body)
+        bound, position = body[_HEAD.size : _HEAD.size + _MAC], body[_HEAD.size + _MAC :]
+        if expires < self._clock() or not hmac.compare_digest(bound, self._digest("\x00".join(binding).encode())):
             raise CursorInvalid
-        return int(offset)
+        return position.decode()
+
+    def read_number(self, cursor: str | None, *binding: str) -> int:
+        """A position that is a number; 0 without a cursor."""
+        return int(self.read(cursor, *binding) or 0)
 
     def _digest(self, data: bytes) -> bytes:
         return hmac.new(self._secret, data, hashlib.sha256).digest()[:_MAC]

@@ -16,8 +16,9 @@ from typing import Any
 from uuid import UUID
 
 from shield.auth import Principal, Scope
-from shield.errors import DocumentRootRefused, InlineContentInvalid, InvalidRequest, UnknownKnowledgeBase
+from shield.errors import DocumentRootRefused, InlineContentInvalid, InvalidRequest, KnowledgeBaseProtected, UnknownKnowledgeBase
 from shield.jobs.model import JobKind, JobRequest, Priority
+from shield.knowledge.bases import DEFAULT
 from shield.knowledge.model import KnowledgeBase
 from shield.service.jobs import JobCases
 from shield.service.models import CrawlSpec, DocumentSpec, IngestRequest, JobView, UploadCreate, UploadView
@@ -70,14 +71,15 @@ class IntakeCases(JobCases):
         """Accept a deletion; an unknown document is refused now, not later."""
         who.require(Scope.KB_WRITE)
         base = await self._base(who, knowledge_base)
-        document = await self.parts.library.document(base, document_id)
-        return await self._accept_deletion(who, base, {"document_id": str(document.document_id), "source": document.source})
+        document = await self.parts.documents.find(base, document_id)
+        return await self._accept_deletion(who, base, {"document_id": str(document.id), "source": document.source})
 
     async def delete_knowledge_base(self, who: Principal, name: str) -> JobView:
         """Accept the deletion of a whole base."""
         who.require(Scope.ADMIN)
         base = await self._base(who, name)
-        self.parts.bases.check_removable(base)
+        if base.name == DEFAULT:
+            raise KnowledgeBaseProtected
         return await self._accept_deletion(who, base, {"knowledge_base": base.name})
 
     async def create_upload(self, who: Principal, request: UploadCreate) -> UploadView:

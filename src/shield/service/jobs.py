@@ -12,7 +12,7 @@ from uuid import UUID
 
 from shield.auth import Principal, Scope
 from shield.errors import InvalidRequest
-from shield.jobs.model import Job, JobId, Status
+from shield.jobs.model import Job, JobId, JobKind, Status
 from shield.jobs.polling import poll_after
 from shield.service.models import JobList, JobView
 from shield.service.parts import Parts
@@ -55,7 +55,7 @@ class JobCases:
         if status is not None and status not in set(Status):
             raise InvalidRequest(f"status: one of {', '.join(Status)}.", fields=["status"])
         binding = (who.name, "jobs", status or "", knowledge_base or "")
-        before = self.parts.cursors.read(cursor, *binding) or None
+        before = self.parts.cursors.read_number(cursor, *binding) or None
         page = await self.parts.jobs.list(
             who.name, status=Status(status) if status else None, knowledge_base=knowledge_base, limit=limit, before=before
         )
@@ -109,7 +109,7 @@ class JobCases:
     async def _full_view(self, job: Job, after: int, limit: int) -> JobView:
         outcomes = await self.parts.jobs.outcomes(job.id, after=after, limit=limit)
         total = await self.parts.jobs.outcome_count(job.id)
-        proof = await self.parts.library.proof_of(job.id) if job.kind == "delete" and job.status.ended else None
+        proof = await self.parts.deletion.proof_of(job.id) if job.kind == JobKind.DELETE and job.status.ended else None
         return job_view(job, poll_after=self._poll_after(job), outcomes=outcomes, outcomes_total=total, proof=proof)
 
     def _view(self, job: Job) -> JobView:

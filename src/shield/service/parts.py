@@ -10,13 +10,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from shield.jobs.events import JobEvents
 from shield.jobs.model import JobId
 from shield.jobs.repository import JobRepository
-from shield.knowledge.bases import KnowledgeBases
+from shield.knowledge.bases import Bases
+from shield.knowledge.deletion import Deletion
 from shield.knowledge.documents import Documents
 from shield.knowledge.embedding.cache import CachedEmbedder
 from shield.knowledge.graph.reader import GraphReader
 from shield.knowledge.library import Library
 from shield.knowledge.llm import Llm
-from shield.knowledge.search import Search
+from shield.knowledge.search import Searcher
+from shield.knowledge.vectors.port import VectorIndex
 from shield.service.cursors import Cursors
 from shield.service.models import DependencyHealth
 from shield.settings import Settings
@@ -37,10 +39,12 @@ class Parts:
     engine: AsyncEngine
     jobs: JobRepository
     events: JobEvents
-    bases: KnowledgeBases
+    bases: Bases
     library: Library
-    search: Search
+    search: Searcher
     documents: Documents
+    deletion: Deletion
+    vectors: VectorIndex
     uploads: Uploads
     cursors: Cursors
     graph: GraphReader

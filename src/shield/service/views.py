@@ -9,6 +9,7 @@ from typing import Any
 
 from shield.errors import leaf_errors
 from shield.jobs.model import DocumentOutcome, Job
+from shield.knowledge.documents import Document
 from shield.knowledge.model import Hit
 from shield.service.models import ErrorView, JobView, OutcomeView, Passage, ProgressView
 
@@ -111,6 +112,25 @@ def passages_within(hits: Sequence[Hit], max_tokens: int) -> tuple[list[Passage]
         taken.append(passage(hit, hit.text, truncated=False))
         left -= len(hit.text)
     return taken, len(taken)
+
+
+def document_view(document: Document, knowledge_base: str) -> dict[str, Any]:
+    """The fields of a document's view."""
+    return {
+        "document_id": document.id,
+        "source": document.source,
+        "kind": document.kind,
+        "title": document.title,
+        "mime": document.mime,
+        "revision": document.revision,
+        "chunks": document.chunks,
+        "bytes": document.bytes,
+        "pages": document.pages,
+        "metadata": document.metadata,
+        "fetched_at": document.fetched_at,
+        "updated_at": document.updated_at,
+        "knowledge_base": knowledge_base,
+    }
 
 
 def seconds_between(start: datetime | None, end: datetime | None) -> float | None:

@@ -14,14 +14,20 @@ from shield.service.cursors import Cursors
 SECRET = b"s" * 32
 
 
-@given(offset=st.integers(0, 2**63), binding=st.lists(st.text(max_size=20), max_size=4))
-def test_a_cursor_gives_its_offset_back_to_the_same_query(offset: int, binding: list[str]) -> None:
+@given(position=st.text(max_size=300), binding=st.lists(st.text(max_size=20), max_size=4))
+def test_a_cursor_gives_its_position_back_to_the_same_query(position: str, binding: list[str]) -> None:
     cursors = Cursors(SECRET, timedelta(minutes=10))
-    assert cursors.read(cursors.make(offset, *binding), *binding) == offset
+    assert cursors.read(cursors.make(position, *binding), *binding) == position
+
+
+def test_a_number_comes_back_as_a_number() -> None:
+    cursors = Cursors(SECRET, timedelta(minutes=10))
+    assert cursors.read_number(cursors.make(17, "q"), "q") == 17
+    assert cursors.read_number(None, "q") == 0
 
 
 def test_no_cursor_is_the_beginning() -> None:
-    assert Cursors(SECRET, timedelta(minutes=10)).read(None, "anna", "query") == 0
+    assert Cursors(SECRET, timedelta(minutes=10)).read(None, "anna", "query") is None
 
 
 @pytest.mark.parametrize("binding", [("bert", "query"), ("anna", "other"), ("anna",)])
