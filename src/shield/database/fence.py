@@ -29,10 +29,9 @@ async def require_fence(connection: AsyncConnection, job_id: UUID, fence: int) -
     """Go on only while this run owns its job; holds until the transaction ends.
 
     Raises:
-        LeaseLost: another run took over, or the job has ended.
+        LeaseLost: another run took over, or the job has ended, was handed back or parked.
     """
-    statement = (
-        select(jobs.c.id).where(jobs.c.id == job_id, jobs.c.fence == fence, jobs.c.status == "processing").with_for_update(read=True)
-    )
+    held = (jobs.c.id == job_id, jobs.c.fence == fence, jobs.c.status == "processing", ~jobs.c.parked)
+    statement = select(jobs.c.id).where(*held).with_for_update(read=True)
     if (await connection.execute(statement)).first() is None:
         raise LeaseLost
