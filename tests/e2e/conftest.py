@@ -86,8 +86,11 @@ class Up:
         self.log.unlink(missing_ok=True)
 
 
+MakeUp = Callable[..., Up]
+
+
 @pytest.fixture
-def up() -> Iterator[Callable[..., Up]]:
+def up() -> Iterator[MakeUp]:
     """A factory of servers, each on a data directory of its own unless told otherwise."""
     made: list[Up] = []
     with tempfile.TemporaryDirectory(prefix="shield-e2e-", ignore_cleanup_errors=True) as parent:
