@@ -1,5 +1,5 @@
 """MCP server: one module a tool family over the `Shield` port, and one middleware for counts and errors."""
 
-from shield.mcp.server import create_mcp, http_app, run_stdio
+from shield.mcp.server import create_mcp, http_app
 
-__all__ = ["create_mcp", "http_app", "run_stdio"]
+__all__ = ["create_mcp", "http_app"]

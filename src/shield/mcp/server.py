@@ -6,6 +6,7 @@ retrieved ever becomes part of them. Validation is strict ("10" is no number), a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,8 @@ def create_mcp(
     from shield.mcp.boundary import Boundary
     from shield.mcp.toolbox import Toolbox
 
+    # FastMCP writes a traceback for every failed call, an unknown job included; the boundary logs each once, without arguments.
+    logging.getLogger("fastmcp.server.server").setLevel(logging.CRITICAL)
     limit = settings.query.timeout.total_seconds()
     mcp: FastMCP[Any] = FastMCP(
         "shield",
@@ -65,8 +68,3 @@ def http_app(mcp: FastMCP[Any]) -> Starlette:
     own host check, which would know half of the allowed names, is off.
     """
     return mcp.http_app(path="/mcp", stateless_http=True, host_origin_protection=False)
-
-
-async def run_stdio(mcp: FastMCP[Any]) -> None:
-    """Serve one client on stdin and stdout until it goes away; nothing but the protocol may be written to stdout."""
-    await mcp.run_stdio_async(show_banner=False)

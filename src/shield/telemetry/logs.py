@@ -23,9 +23,6 @@ from shield.telemetry.traces import trace_id
 __all__ = ["bound", "configure"]
 
 _MESSAGE_LENGTH = 200
-_QUIET = {
-    "fastmcp.server.server": logging.CRITICAL,  # our middleware logs every failed call, once and without its arguments
-}
 
 
 def configure(
@@ -74,8 +71,6 @@ def _tame_fastmcp() -> None:
     fastmcp.handlers.clear()
     fastmcp.propagate = True
     fastmcp.setLevel(logging.NOTSET)
-    for name, least in _QUIET.items():
-        logging.getLogger(name).setLevel(least)
 
 
 def _add_trace_id(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:

@@ -9,6 +9,7 @@ exist from the start, so that the first error counts as an increase.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -18,7 +19,6 @@ from prometheus_client.registry import Collector
 
 from shield import __version__
 from shield.errors import ShieldError
-from shield.resilience import Breakers
 
 CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 JOB_BUCKETS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
@@ -28,10 +28,17 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _PLAIN = "text/plain; version=0.0.4; charset=utf-8"
 
 
-class _BreakerStates(Collector):
+class BreakerStates(Protocol):
+    """Whoever knows the circuits: `shield.resilience.Breakers`."""
+
+    def states(self) -> Mapping[str, int]:
+        """0 closed, 1 half-open, 2 open, by service; called from the scraping thread."""
+
+
+class _StateCollector(Collector):
     """`circuit_breaker_state`, read when it is scraped; PostgreSQL and Redis, which have no breaker, show their last probe."""
 
-    def __init__(self, breakers: Breakers | None) -> None:
+    def __init__(self, breakers: BreakerStates | None) -> None:
         self._breakers = breakers
         self._probes: dict[str, int] = {}
 
@@ -49,10 +56,10 @@ class _BreakerStates(Collector):
 class Metrics:
     """What a process counts. Safe to use from any thread."""
 
-    def __init__(self, breakers: Breakers | None = None, *, version: str = __version__) -> None:
+    def __init__(self, breakers: BreakerStates | None = None, *, version: str = __version__) -> None:
         self.registry = CollectorRegistry()
         self._tools: frozenset[str] = frozenset()
-        self._states = _BreakerStates(breakers)
+        self._states = _StateCollector(breakers)
         self.registry.register(self._states)
         ProcessCollector(registry=self.registry)
 
