@@ -22,6 +22,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from shield.auth import Principal
+from shield.auth.hosts import parse_authority
 from shield.auth.local import is_loopback
 from shield.errors import ConfigInvalid, KnowledgeBaseNameInvalid, ServerUnreachable, ShieldError, from_code, leaf_errors
 from shield.service.models import (
@@ -67,7 +68,7 @@ class RemoteShield:
         settings = settings or ClientSettings()
         self._base = _base(base_url)
         self._silence = settings.timeout.total_seconds()
-        self._timeout = httpx.Timeout(self._silence, connect=settings.connect.total_seconds())
+        self._connect = settings.connect.total_seconds()
         self._owned = client is None
         # an owner on this machine is never behind the proxy of the environment
         self._client = client or httpx.AsyncClient(trust_env=not is_loopback(self._base.host))
@@ -243,7 +244,7 @@ class RemoteShield:
         patience: float = 0,
         accept: tuple[int, ...] = (),
     ) -> AsyncIterator[httpx.Response]:
-        timeout = httpx.Timeout(self._timeout, read=self._silence + patience) if patience else self._timeout
+        timeout = httpx.Timeout(self._silence + patience, connect=self._connect)
         given = {key: value for key, value in (params or {}).items() if value is not None}
         try:
             async with self._client.stream(
@@ -273,8 +274,8 @@ def _base(url: str) -> httpx.URL:
         parsed = httpx.URL(url if url.endswith("/") else f"{url}/")
     except httpx.InvalidURL as error:
         raise ConfigInvalid("The server's address is not a URL.") from error
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ConfigInvalid("The server's address must begin with http:// or https:// and name a host.")
+    if parsed.scheme not in ("http", "https") or parsed.userinfo or parse_authority(parsed.netloc.decode("ascii")) is None:
+        raise ConfigInvalid("The server's address must begin with http:// or https:// and name a host, without credentials.")
     return parsed
 
 
