@@ -66,6 +66,8 @@ class ScoredPoint:
     revision: int
     ordinal: int
     score: float
+    similarity: float | None = None
+    """Cosine, where the dense search found the point."""
 
 
 @dataclass(frozen=True)
