@@ -197,6 +197,8 @@ class FileSettings(Group):
     """Largest inline content."""
     upload_ttl: Duration = timedelta(hours=24)
     """How long an unused upload is kept."""
+    upload_sweep: Duration = timedelta(hours=1)
+    """How old a file without an upload must be before it is removed."""
 
 
 class JobSettings(Group):

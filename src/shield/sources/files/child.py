@@ -26,6 +26,8 @@ from shield.sources.model import Block, BlockKind
 REVISION = 1
 """Raise it when the same file would yield other blocks: it is part of every content hash."""
 
+WARM_UP = b"<!doctype html><title>t</title><body><main><h1>One</h1><p>Some <a href='/x'>words</a> to read here.</p></main></body>"
+WARM_UP_LIMITS = Limits(*[10_000] * len(Limits.__dataclass_fields__))
 LIBRARIES = {"docling": "docling-slim", "crawl4ai": "crawl4ai"}
 """What a child may be forked with, and the distribution that names its version."""
 
@@ -34,20 +36,23 @@ LIBRARIES = {"docling": "docling-slim", "crawl4ai": "crawl4ai"}
 class Prepared:
     """What the host loaded before it forked."""
 
-    library: str | None = None
     converter: Any = None
+    extractor: webpage.Extractor | None = None
 
 
 def prepare(library: str | None) -> Prepared:
     """Import a heavy library, and build what every child would build; called in the host, on no one's data."""
-    prepared = Prepared(library)
-    if library == "docling":
-        import pypdfium2  # noqa: F401 - counts pages before Docling reads a PDF
+    match library:
+        case "docling":
+            import pypdfium2  # noqa: F401 - counts pages before Docling reads a PDF
 
-        prepared.converter = document.build_converter(warm=True)
-    elif library == "crawl4ai":
-        webpage.warm_up()
-    return prepared
+            return Prepared(converter=document.build_converter(warm=True))
+        case "crawl4ai":
+            extractor = webpage.Extractor()
+            extractor.extract(WARM_UP, "http://localhost/", None, WARM_UP_LIMITS)
+            return Prepared(extractor=extractor)
+        case _:
+            return Prepared()
 
 
 def perform(request: dict[str, Any], content: bytes, prepared: Prepared, pages: Callable[[int], None]) -> dict[str, Any]:
@@ -60,7 +65,7 @@ def perform(request: dict[str, Any], content: bytes, prepared: Prepared, pages: 
     try:
         match request["operation"]:
             case "page":
-                return _page(request, content, limits)
+                return _page(request, content, limits, prepared)
             case "file":
                 return _file(request, content, limits, prepared, pages)
             case _:
@@ -69,14 +74,13 @@ def perform(request: dict[str, Any], content: bytes, prepared: Prepared, pages: 
         return {"error": error.code, "message": error.message, "details": error.details}
 
 
-def _page(request: dict[str, Any], content: bytes, limits: Limits) -> dict[str, Any]:
-    blocks, title, links = webpage.extract(content, request["url"], request["charset"], limits)
+def _page(request: dict[str, Any], content: bytes, limits: Limits, prepared: Prepared) -> dict[str, Any]:
+    extractor = prepared.extractor or webpage.Extractor()
+    blocks, title, links = extractor.extract(content, request["url"], request["charset"], limits)
     return _answer(blocks, limits, title=title, mime=Kind.HTML.mime, library="crawl4ai", links=links)
 
 
-def _file(
-    request: dict[str, Any], content: bytes, limits: Limits, prepared: Prepared, pages: Callable[[int], None]
-) -> dict[str, Any]:
+def _file(request: dict[str, Any], content: bytes, limits: Limits, prepared: Prepared, pages: Callable[[int], None]) -> dict[str, Any]:
     if not content.strip():
         raise DocumentEmpty
     kind = sniff.sniff(content, request["filename"], request["mime"], lambda: archive.entry_names(content, limits))
@@ -154,9 +158,10 @@ def _answer(
     links: list[str] | None = None,
     warnings: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    if not any(block.text.strip() for block in blocks if block.kind is not BlockKind.HEADING or mime != Kind.XLSX.mime):
+    # A workbook's sheets have names even if they have nothing else.
+    if not any(block.text.strip() for block in blocks if mime != Kind.XLSX.mime or block.kind is not BlockKind.HEADING):
         raise DocumentEmpty
-    if sum(len(block.text) for block in blocks) > limits.max_text_bytes:
+    if sum(len(block.text.encode("utf-8", "replace")) for block in blocks) > limits.max_text_bytes:
         raise DocumentTooLarge("The file yields more text than allowed.", limit=limits.max_text_bytes)
     name = f"{library} {importlib.metadata.version(LIBRARIES[library])}" if library else "text"
     return {
@@ -179,12 +184,10 @@ def inspect() -> dict[str, Any]:
 
     return {
         "environment": sorted(os.environ),
-        "descriptors": sorted(int(name) for name in os.listdir("/proc/self/fd")),
+        "descriptors": sorted(int(entry.name) for entry in Path("/proc/self/fd").iterdir()),
         "interfaces": [name for _, name in socket.if_nameindex()],
         "session": os.getsid(0) == os.getpid(),
         "memory": resource.getrlimit(resource.RLIMIT_AS)[0],
         "no_new_privileges": "NoNewPrivs:\t1" in Path("/proc/self/status").read_text(encoding="ascii"),
         "home": os.environ.get("HOME", ""),
     }
-
-

@@ -75,8 +75,8 @@ class Converter:
 
     async def close(self) -> None:
         """Stop all processes; a conversion that runs fails with `document.conversion_crashed`."""
-        self._files.stop()
-        self._pages.stop()
+        await self._files.close()
+        await self._pages.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -25,11 +25,16 @@ _META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset=[\"'\s]*([A-Za-z0-9_.:-]{
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _LISTS = frozenset({"ul", "ol", "dl"})
 _BLOCKS = frozenset(
-    "address article aside blockquote body center dd details dialog div dl dt fieldset figcaption figure footer form header hgroup hr html "
-    "legend li main nav ol p section summary table tbody td tfoot th thead tr ul".split()
+    {"address", "article", "aside", "blockquote", "body", "center", "dd", "details", "dialog", "div", "dl", "dt", "fieldset"}
+    | {"figcaption", "figure", "footer", "form", "header", "hgroup", "hr", "html", "legend", "li", "main", "nav", "ol", "p"}
+    | {"section", "summary", "table", "tbody", "td", "tfoot", "th", "thead", "tr", "ul"}
 )
-_IGNORED = frozenset("script style noscript template iframe object embed svg canvas select button input textarea head title meta link".split())
-_FURNITURE_ROLES = frozenset("navigation banner contentinfo search complementary dialog alertdialog menu menubar".split())
+_HEAD = frozenset({"head", "title", "meta", "link"})
+_INERT = frozenset(
+    {"script", "style", "noscript", "template", "iframe", "object", "embed", "svg", "canvas", "select", "button", "input", "textarea"}
+)
+_IGNORED = _HEAD | _INERT
+_FURNITURE_ROLES = frozenset({"navigation", "banner", "contentinfo", "search", "complementary", "dialog", "alertdialog", "menu", "menubar"})
 _CONSENT = re.compile(r"(?:cookie|consent|gdpr)[-_ ]?(?:banner|bar|notice|popup|dialog|modal|overlay|consent|law)", re.IGNORECASE)
 
 
@@ -113,7 +118,7 @@ def drop_furniture(root: Any) -> None:
 
 
 def _is_furniture(element: Any) -> bool:
-    if element.tag in {"nav", "aside", "header", "footer"} or element.tag in _IGNORED - {"head", "title", "meta", "link"}:
+    if element.tag in {"nav", "aside", "header", "footer"} or element.tag in _INERT:
         return True
     if element.get("role") in _FURNITURE_ROLES or element.get("hidden") is not None or element.get("aria-hidden") == "true":
         return True

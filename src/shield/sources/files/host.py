@@ -51,7 +51,11 @@ def main() -> None:
         order = json.loads(message)
         library = order["library"]
         if library not in loaded:
-            loaded[library] = child.prepare(library)
+            try:
+                loaded[library] = child.prepare(library)
+            except Exception as error:  # noqa: BLE001 - the process boundary: the parent reports it
+                control.send(json.dumps({"failed": type(error).__name__}).encode())
+                return
             gc.collect()
             gc.freeze()  # pages that hold only code and caches stay shared with the children
         _serve(control, descriptors[0], order, loaded[library])
@@ -119,10 +123,10 @@ def _only_descriptor(data: int) -> socket.socket:
     os.dup2(data, DATA_FD)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > DATA_FD:
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        if int(entry.name) > DATA_FD:
             with contextlib.suppress(OSError):  # the listing's own descriptor is in the list
-                os.close(int(name))
+                os.close(int(entry.name))
     return socket.socket(fileno=DATA_FD)
 
 

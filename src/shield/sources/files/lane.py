@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +32,23 @@ GRACE = 1.0
 """Seconds for a host to kill its child and leave before it is killed itself."""
 
 
+class _State(Enum):
+    READY = auto()
+    ORDERED = auto()
+    WORKING = auto()
+
+
 @dataclass
 class _Host:
     process: subprocess.Popen[bytes]
     control: socket.socket
     home: Path
-    busy: bool = False
+    state: _State = _State.READY
 
     def stop(self) -> None:
         """End host and child, and remove what they wrote. Does not return before both are gone."""
         self.control.close()
-        if self.busy:
+        if self.state is _State.WORKING:  # it hears of it at once, and takes the child's whole session with it
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(GRACE)
         self.process.kill()
@@ -58,6 +65,7 @@ class Lane:
         self._turn = asyncio.Lock()
         self._host: _Host | None = None
         self._idle: asyncio.TimerHandle | None = None
+        self._closed = False
 
     async def run(self, library: str | None, request: dict[str, Any], content: bytes) -> dict[str, Any]:
         """The child's answer.
@@ -66,21 +74,26 @@ class Lane:
             ConversionTimeout, ConversionOutOfMemory, ConversionCrashed: the child gave none.
         """
         async with self._turn:
+            if self._closed:
+                raise ConversionCrashed("The converter was closed.")
             self._stay()
-            done = False
             try:
-                answer = await self._run(library, request, content)
-                done = True
-                return answer
+                return await self._run(library, request, content)
             finally:
-                if not done and (self._host is None or self._host.busy):
-                    self.stop()
+                if self._host is not None and self._host.state is not _State.READY:
+                    self._stop()  # cancelled, out of time, or broken: no one can tell where it stands
                 elif self._host is not None:
-                    pause = self._settings.convert_idle.total_seconds()
-                    self._idle = asyncio.get_running_loop().call_later(pause, self.stop)
+                    self._idle = asyncio.get_running_loop().call_later(self._settings.convert_idle.total_seconds(), self._stop)
 
-    def stop(self) -> None:
-        """Stop the host, and a child at work."""
+    async def close(self) -> None:
+        """Stop the host, and a child at work: its caller gets `ConversionCrashed`, and so does everyone still in line."""
+        self._closed = True
+        if self._host is not None:
+            self._host.process.kill()
+        async with self._turn:
+            self._stop()
+
+    def _stop(self) -> None:
         self._stay()
         if self._host is not None:
             host, self._host = self._host, None
@@ -101,34 +114,40 @@ class Lane:
             ours.setblocking(False)
             with theirs:
                 self._order(host, order, theirs)
+            await self._started(host, library)
             try:
-                async with asyncio.timeout(self._settings.convert_start.total_seconds()):
-                    await _message(host.control)
-                host.busy = True
                 async with asyncio.timeout(limit) as clock:
                     answer = await self._talk(ours, request, content, clock)
                     ended = await _message(host.control)
             except TimeoutError:
                 raise ConversionTimeout from None
-            host.busy = False
+            host.state = _State.READY
             return answer if answer is not None else self._verdict(ended)
         finally:
             ours.close()
             shutil.rmtree(home, ignore_errors=True)
+
+    async def _started(self, host: _Host, library: str | None) -> None:
+        try:
+            async with asyncio.timeout(self._settings.convert_start.total_seconds()):
+                message = await _message(host.control)
+        except TimeoutError:
+            raise ConversionCrashed("The converter did not start in time.") from None
+        if "pid" not in message:
+            raise ConversionCrashed(f"The converter could not load {library}.", cause=message.get("failed"))
+        host.state = _State.WORKING
 
     async def _talk(self, channel: socket.socket, request: dict[str, Any], content: bytes, clock: asyncio.Timeout) -> dict[str, Any] | None:
         loop = asyncio.get_running_loop()
         with contextlib.suppress(ConnectionError):  # it died while reading: its end says why
             await loop.sock_sendall(channel, frame(json.dumps(request).encode()) + HEADER.pack(len(content)))
             await loop.sock_sendall(channel, content)
-        most = ANSWER_OVERHEAD * int(self._settings.max_text_bytes)
-        async for payload in _frames(channel, most):
-            message = await asyncio.to_thread(json.loads, payload)
-            if not isinstance(message, dict):
-                raise ConversionCrashed
-            if "pages" in message and "blocks" not in message:
-                pages = min(int(message["pages"]), self._settings.max_pages)
-                clock.reschedule((clock.when() or loop.time()) + pages)
+        told = False
+        async for payload in _frames(channel, ANSWER_OVERHEAD * int(self._settings.max_text_bytes)):
+            message = await asyncio.to_thread(_parse, payload)
+            if message.keys() == {"pages"} and isinstance(message["pages"], int) and not told:
+                told = True
+                clock.reschedule((clock.when() or loop.time()) + min(max(message["pages"], 0), self._settings.max_pages))
                 continue
             return message
         return None
@@ -142,6 +161,7 @@ class Lane:
         raise ConversionCrashed
 
     def _order(self, host: _Host, order: dict[str, Any], channel: socket.socket) -> None:
+        host.state = _State.ORDERED
         try:
             socket.send_fds(host.control, [json.dumps(order).encode()], [channel.fileno()])
         except OSError as error:
@@ -149,7 +169,7 @@ class Lane:
 
     def _ready_host(self) -> _Host:
         if self._host is not None and self._host.process.poll() is not None:
-            self.stop()
+            self._stop()
         if self._host is None:
             self._host = self._start()
         return self._host
@@ -174,7 +194,7 @@ class Lane:
             # Started from the loop's own thread: the host is killed when that thread ends.
             process = subprocess.Popen(  # noqa: S603 - our own module
                 [sys.executable, "-I", "-m", "shield.sources.files.host", str(os.getpid())],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env=environment,
@@ -186,11 +206,24 @@ class Lane:
 
 async def _message(control: socket.socket) -> dict[str, Any]:
     """The host's next message."""
-    data = await asyncio.get_running_loop().sock_recv(control, 65536)
+    try:
+        data = await asyncio.get_running_loop().sock_recv(control, 65536)
+    except ConnectionError:
+        data = b""
     if not data:
         raise ConversionCrashed("The converter's process ended.")
     message: dict[str, Any] = json.loads(data)
     return message
+
+
+def _parse(payload: bytes) -> dict[str, Any]:
+    try:
+        message = json.loads(payload)
+        if isinstance(message, dict):
+            return message
+    except (ValueError, RecursionError) as error:
+        raise ConversionCrashed from error
+    raise ConversionCrashed
 
 
 async def _frames(channel: socket.socket, most: int) -> AsyncIterator[bytes]:

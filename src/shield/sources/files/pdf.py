@@ -11,8 +11,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from shield.sources.files.grids import TOLERANCE, Grid, Ruling, grids
 
 HEADING_RATIO = 1.22
 """A line this much taller than the body's is a heading."""
@@ -20,12 +22,8 @@ EDGE = 0.055
 """Share of the page's height, at top and bottom, that holds running headers and footers."""
 LINE_GAP = 1.18
 """A step down of up to this many line pitches continues a block."""
-TOLERANCE = 2.0
-"""Points by which rulings may miss each other."""
-MAX_RULINGS = 4000
-"""A page with more drawn lines is a drawing; looking for tables in it would cost more than it finds."""
 
-_BULLET = re.compile(r"^[•·‣▪●○◦–—*-]\s+\S")
+_BULLET = re.compile("^[\u2022\u00b7\u2023\u25aa\u25cf\u25cb\u25e6\u2013\u2014*-]\\s+\\S")
 _ENUMERATED = re.compile(r"^(?:\(?[0-9]{1,3}[.)]|\(?[a-z][.)])\s+\S")
 _BOLD = re.compile(r"bold|black|heavy|semibold|demi|medium|cmbx", re.IGNORECASE)
 _MONO = re.compile(r"mono|courier|consol|typewriter|cmtt|code", re.IGNORECASE)
@@ -166,97 +164,6 @@ def _pitch(ordered: Sequence[Line]) -> float:
     return steps.most_common(1)[0][0] if steps else 0.0
 
 
-@dataclass(frozen=True)
-class Ruling:
-    """A straight horizontal or vertical stroke."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    @property
-    def horizontal(self) -> bool:
-        """Whether it lies rather than stands."""
-        return (self.right - self.left) >= (self.bottom - self.top)
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A ruled table: the positions of its column and row lines."""
-
-    columns: tuple[float, ...]
-    rows: tuple[float, ...]
-
-    @property
-    def box(self) -> tuple[float, float, float, float]:
-        """Left, top, right, bottom."""
-        return self.columns[0], self.rows[0], self.columns[-1], self.rows[-1]
-
-    def holds(self, x: float, y: float) -> bool:
-        """Whether a point lies in the table."""
-        left, top, right, bottom = self.box
-        return left <= x <= right and top <= y <= bottom
-
-    def cell(self, x: float, y: float) -> tuple[int, int]:
-        """Row and column of a point that the table holds."""
-        return _slot(self.rows, y), _slot(self.columns, x)
-
-
-def grids(rulings: Sequence[Ruling]) -> list[Grid]:
-    """The tables that crossing rulings form: at least two rows and two columns, 40 x 20 points."""
-    if len(rulings) > MAX_RULINGS:
-        return []
-    found = []
-    for cluster in _connected(rulings):
-        columns = _positions([(r.left + r.right) / 2 for r in cluster if not r.horizontal])
-        rows = _positions([(r.top + r.bottom) / 2 for r in cluster if r.horizontal])
-        if len(columns) >= 3 and len(rows) >= 3 and columns[-1] - columns[0] >= 40 and rows[-1] - rows[0] >= 20:
-            found.append(Grid(columns, rows))
-    return found
-
-
-def _connected(rulings: Sequence[Ruling]) -> list[list[Ruling]]:
-    """Rulings that touch, transitively (sweep from the top, union-find)."""
-    parent = list(range(len(rulings)))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
-    order = sorted(range(len(rulings)), key=lambda i: rulings[i].top)
-    active: list[int] = []
-    for index in order:
-        here = rulings[index]
-        active = [i for i in active if rulings[i].bottom + TOLERANCE >= here.top]
-        for other in active:
-            if rulings[other].left <= here.right + TOLERANCE and here.left <= rulings[other].right + TOLERANCE:
-                parent[root(other)] = root(index)
-        active.append(index)
-    clusters: dict[int, list[Ruling]] = {}
-    for index, ruling in enumerate(rulings):
-        clusters.setdefault(root(index), []).append(ruling)
-    return list(clusters.values())
-
-
-def _positions(values: Iterable[float]) -> tuple[float, ...]:
-    """Distinct positions, those within the tolerance merged."""
-    merged: list[float] = []
-    for value in sorted(values):
-        if not merged or value - merged[-1] > TOLERANCE:
-            merged.append(value)
-    return tuple(merged)
-
-
-def _slot(edges: Sequence[float], value: float) -> int:
-    for index, edge in enumerate(edges[1:-1]):
-        if value < edge:
-            return index
-    return len(edges) - 2
-
-
 def _lines(page: Any) -> list[Line]:
     found = []
     for cell in page.parsed_page.textline_cells:
@@ -298,6 +205,7 @@ class Layout:
             if not any(grid.holds((line.left + line.right) / 2, (line.top + line.bottom) / 2) for grid in tables)
         ]
         self._style.learn(lines)
+        lines = self._settle_fonts(page, lines)
         regions = [("table", grid.box) for grid in tables]
         regions += [(block.label, block.box) for block in group(lines, self._style, page.size.height)]
         return LayoutPrediction(
@@ -307,11 +215,27 @@ class Layout:
             ]
         )
 
+    def _settle_fonts(self, page: Any, lines: list[Line]) -> list[Line]:
+        """A line has the font of its first word; prose that starts with a word of code gets the font of its most letters."""
+        mono = [line for line in lines if line.font != self._style.font and self._style.fixed_pitch(line.font)]
+        if not mono:
+            return lines
+        words = [(word.rect.to_bounding_box(), word) for word in page.parsed_page.word_cells]
+        settled: dict[Line, Line] = {}
+        for line in mono:
+            fonts: Counter[str] = Counter()
+            for box, word in words:
+                if line.top <= (box.t + box.b) / 2 <= line.bottom and line.left <= (box.l + box.r) / 2 <= line.right:
+                    fonts[word.font_name] += len(word.text)
+            if fonts:
+                settled[line] = replace(line, font=fonts.most_common(1)[0][0])
+        return [settled.get(line, line) for line in lines]
+
 
 class RuledTables:
     """Docling's table stage without a model: words go into the cell that holds their centre."""
 
-    def __call__(self, conv_res: Any, pages: Iterable[Any]) -> Iterator[Any]:  # noqa: ARG002 - Docling's signature
+    def __call__(self, conv_res: Any, pages: Iterable[Any]) -> Iterator[Any]:
         """Set `predictions.tablestructure` of every page."""
         from docling.datamodel.base_models import TableStructurePrediction
 
@@ -365,7 +289,7 @@ def _table(page: Any, cluster: Any, grid: Grid) -> Any:
 
 
 class _NoOcr:
-    def __call__(self, conv_res: Any, pages: Iterable[Any]) -> Iterator[Any]:  # noqa: ARG002 - Docling's signature
+    def __call__(self, conv_res: Any, pages: Iterable[Any]) -> Iterator[Any]:
         yield from pages
 
 
@@ -389,9 +313,7 @@ def pdf_option() -> Any:
     class HeuristicPdfPipeline(StandardPdfPipeline):  # type: ignore[misc]
         def _init_models(self) -> None:
             self.keep_images = self.keep_backend = False
-            self.preprocessing_model = NoRaster(
-                options=PagePreprocessingOptions(images_scale=None, capture_reading_order_separators=True)
-            )
+            self.preprocessing_model = NoRaster(options=PagePreprocessingOptions(images_scale=None, capture_reading_order_separators=True))
             self.ocr_model, self.layout_model, self.table_model = _NoOcr(), Layout(), RuledTables()
             self.layout_postprocessing_model = LayoutPostprocessingModel(options=LayoutPostprocessorOptions())
             self.form_field_model = PdfFormFieldModel(enabled=False)
@@ -410,7 +332,5 @@ def pdf_option() -> Any:
             batch_polling_interval_seconds=0.01,
         ),
         # Without rendering, Docling does not decode shapes, and every table would be lost.
-        backend_options=ThreadedDoclingParseBackendOptions(
-            render_pages=True, render_scale=0.1, parser_threads=1, max_concurrent_results=4
-        ),
+        backend_options=ThreadedDoclingParseBackendOptions(render_pages=True, render_scale=0.1, parser_threads=1, max_concurrent_results=4),
     )

@@ -18,58 +18,56 @@ KEEP = 0.5
 """Least share of a page's words that the filter may keep."""
 
 
-def extract(body: bytes, url: str, charset: str | None, limits: Limits) -> tuple[list[Block], str, list[str]]:
-    """Blocks, title and links of a page.
+class Extractor:
+    """Crawl4AI, set up once: its configuration objects take longer to build than a page takes to read."""
 
-    Raises:
-        PageEmpty, PageNeedsBrowser: there is no text, or none without JavaScript.
-        DocumentBomb, DocumentEncodingUnknown, DocumentTooManyPages: see their sentences.
-    """
-    try:
-        root = dom.parse(body, charset, limits)
-    except DocumentEmpty as error:
-        raise PageEmpty from error
-    title, links = dom.title(root), dom.links(root, url)
-    scripted = root.find(".//script") is not None
-    whole = dom.serialize(root)
-    dom.drop_furniture(root)
-    if not dom.words(root):
-        root = dom.parse_text(whole, limits)  # a page that is all navigation
-    blocks = dom.html_blocks(asyncio.run(_content(dom.serialize(root), url, limits)), limits)
-    if not blocks:
-        raise PageNeedsBrowser if scripted else PageEmpty
-    return blocks, title, links
+    def __init__(self) -> None:
+        from crawl4ai import AsyncWebCrawler, BrowserConfig, CacheMode, CrawlerRunConfig
+        from crawl4ai.async_crawler_strategy import AsyncHTTPCrawlerStrategy
 
+        # The strategy is the one without a browser; `raw:` pages never reach the network with either.
+        self._crawler = AsyncWebCrawler(crawler_strategy=AsyncHTTPCrawlerStrategy(), config=BrowserConfig(verbose=False))
+        self._config = CrawlerRunConfig(
+            cache_mode=CacheMode.BYPASS,
+            verbose=False,
+            word_count_threshold=0,
+            excluded_tags=["nav", "aside", "header", "footer"],
+            markdown_generator=_pruning(),
+        )
 
-def warm_up() -> None:
-    """Import what every extraction uses."""
-    import crawl4ai  # noqa: F401
-    from lxml import html  # noqa: F401
+    def extract(self, body: bytes, url: str, charset: str | None, limits: Limits) -> tuple[list[Block], str, list[str]]:
+        """Blocks, title and links of a page.
 
-    _pruning()
+        Raises:
+            PageEmpty, PageNeedsBrowser: there is no text, or none without JavaScript.
+            DocumentBomb, DocumentEncodingUnknown, DocumentTooManyPages: see their sentences.
+        """
+        try:
+            root = dom.parse(body, charset, limits)
+        except DocumentEmpty as error:
+            raise PageEmpty from error
+        title, links = dom.title(root), dom.links(root, url)
+        scripted = root.find(".//script") is not None
+        whole = dom.serialize(root)
+        dom.drop_furniture(root)
+        if not dom.words(root):
+            root = dom.parse_text(whole, limits)  # a page that is all navigation
+        blocks = dom.html_blocks(asyncio.run(self._content(dom.serialize(root), url, limits)), limits)
+        if not blocks:
+            raise PageNeedsBrowser if scripted else PageEmpty
+        return blocks, title, links
 
-
-async def _content(html: str, url: str, limits: Limits) -> Any:
-    from crawl4ai import AsyncWebCrawler, CacheMode, CrawlerRunConfig
-    from crawl4ai.async_crawler_strategy import AsyncHTTPCrawlerStrategy
-
-    config = CrawlerRunConfig(
-        base_url=url,
-        cache_mode=CacheMode.BYPASS,
-        verbose=False,
-        word_count_threshold=0,
-        excluded_tags=["nav", "aside", "header", "footer"],
-        markdown_generator=_pruning(),
-    )
-    async with AsyncWebCrawler(crawler_strategy=AsyncHTTPCrawlerStrategy()) as crawler:
-        result = await crawler.arun("raw:" + html, config=config)
-    if not result.success:
-        raise RuntimeError("Crawl4AI refused the page")
-    cleaned = _tree(result.cleaned_html, limits)
-    fit = _tree(result.markdown.fit_html if result.markdown else "", limits)
-    if fit is not None and cleaned is not None and dom.words(fit) >= KEEP * dom.words(cleaned):
-        return fit
-    return cleaned if cleaned is not None else dom.parse_text(html, limits)
+    async def _content(self, html: str, url: str, limits: Limits) -> Any:
+        self._config.base_url = url
+        async with self._crawler as crawler:
+            result = await crawler.arun("raw:" + html, config=self._config)
+        if not result.success:
+            raise RuntimeError("Crawl4AI refused the page")
+        cleaned = _tree(result.cleaned_html, limits)
+        fit = _tree(result.markdown.fit_html if result.markdown else "", limits)
+        if fit is not None and cleaned is not None and dom.words(fit) >= KEEP * dom.words(cleaned):
+            return fit
+        return cleaned if cleaned is not None else dom.parse_text(html, limits)
 
 
 def _tree(html: str | None, limits: Limits) -> Any:
