@@ -278,8 +278,6 @@ class QuerySettings(Group):
     """Constant of the reciprocal rank fusion."""
     floor: float = 0.25
     """Cosine below which a question counts as not answered by what is stored."""
-    race_window: Duration = seconds(60)
-    """A search that meets the old version of a document updated this recently looks again."""
     cursor_ttl: Duration = timedelta(minutes=10)
     """How long a cursor lives."""
     find_max_tokens: int = 4000
@@ -289,6 +287,8 @@ class QuerySettings(Group):
 class LibrarySettings(Group):
     abandoned_after: Duration = timedelta(hours=1)
     """A note's write that has not ended by then was cut off; what it left is removed."""
+    race_window: Duration = seconds(60)
+    """A search that meets the old version of a document updated this recently looks again."""
     cache_keep: Duration = timedelta(days=7)
     """How long a cached vector is kept that no passage uses."""
     max_delete_batch: int = Field(20, ge=1, le=1000)

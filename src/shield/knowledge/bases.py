@@ -65,7 +65,7 @@ def require_model(kb: KnowledgeBase, embedder: Embedder) -> None:
         raise DependencyMisconfigured(f"The knowledge base `{kb.name}` was made with the embedding model {kb.embedding_model}.")
 
 
-class KnowledgeBases:
+class Bases:
     """All knowledge bases of an installation; new ones get the embedding `model` and `dim`."""
 
     def __init__(self, engine: AsyncEngine, model: str, dim: int) -> None:

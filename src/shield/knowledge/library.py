@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -26,6 +28,7 @@ from shield.errors import DocumentDeleting, LeaseLost, ShieldError, UnknownDocum
 from shield.knowledge import revisions
 from shield.knowledge.bases import require_model, space_of
 from shield.knowledge.bm25 import document_vector
+from shield.knowledge.deletion_rows import proofs_of
 from shield.knowledge.draft import Draft, prepare
 from shield.knowledge.embedding.cache import CachedEmbedder
 from shield.knowledge.model import KnowledgeBase, Stored, point_id
@@ -116,6 +119,23 @@ class Library:
         if row is None:
             raise UnknownDocument
         return DocumentName(row.id, row.source)
+
+    async def proof_of(self, job_id: UUID) -> dict[str, Any] | None:
+        """What a deletion job looked for and found, over all its documents; None before it is proven."""
+        proofs = await proofs_of(self._engine, job_id)
+        if not proofs:
+            return None
+        found: Counter[str] = Counter()
+        for proof in proofs:
+            found.update(proof.stores.get("found", {}))
+        return {
+            "documents": len(proofs),
+            "sentences_checked": sum(proof.sentences_checked for proof in proofs),
+            "sentences_shared": sum(proof.sentences_shared for proof in proofs),
+            "hits": sum(proof.hits for proof in proofs),
+            "searched": {store: count for store, count in proofs[-1].stores.items() if store != "found"},
+            "found": dict(sorted(found.items())),
+        }
 
     async def sweep(self) -> int:
         """Remove what cut-off writes left behind; see `Sweeper.sweep`."""

@@ -29,7 +29,7 @@ from shield.knowledge.embedding.cache import CachedEmbedder
 from shield.knowledge.model import ChunkRef, Hit, KnowledgeBase
 from shield.knowledge.relevance import lexically_found, searchable
 from shield.knowledge.vectors.port import ScoredPoint, SparseVector, Vector, VectorFilter, VectorIndex
-from shield.settings import QuerySettings
+from shield.settings import LibrarySettings, QuerySettings
 
 _TIERS = (1, 10, 100)
 _TRIES = 3
@@ -105,14 +105,17 @@ class _Tier:
     """The index holds no more than this."""
 
 
-class Search:
+class Searcher:
     """Finds live chunks."""
 
-    def __init__(self, engine: AsyncEngine, vectors: VectorIndex, embedder: CachedEmbedder, settings: QuerySettings) -> None:
+    def __init__(
+        self, engine: AsyncEngine, vectors: VectorIndex, embedder: CachedEmbedder, settings: QuerySettings, library: LibrarySettings
+    ) -> None:
         self._engine = engine
         self._vectors = vectors
         self._embedder = embedder
         self._settings = settings
+        self._race_window = library.race_window
 
     async def search(
         self, kb: KnowledgeBase, query: str, *, limit: int, offset: int = 0, where: VectorFilter | None = None
@@ -193,7 +196,7 @@ class Search:
         """The live ones with their text, and whether a document was missed because it went live in between."""
         if not points:
             return [], False
-        parameters = {"kb": kb.id, "recent": self._settings.race_window, **_references([_ref(point) for point in points])}
+        parameters = {"kb": kb.id, "recent": self._race_window, **_references([_ref(point) for point in points])}
         with database_errors():
             async with self._engine.connect() as connection:
                 rows = (await connection.execute(_LIVE, parameters)).all()
