@@ -62,7 +62,7 @@ class _Shared:
         from shield.service.remote import RemoteShield
 
         remote = RemoteShield(found.url)
-        self._stack.push_async_callback(remote.close)
+        self._stack.push_async_callback(remote.aclose)
         return remote
 
     def __getattr__(self, name: str) -> Any:

@@ -138,7 +138,7 @@ class IntakeCases(JobCases):
         given = [name for name in _CHOICES if getattr(spec, name) is not None]
         if len(given) != 1:
             raise InvalidRequest(f"Give exactly one of {', '.join(_CHOICES)}; this has {len(given)}.", fields=list(_CHOICES))
-        common = {"source": spec.source, "title": spec.title, "metadata": spec.metadata}
+        common: dict[str, Any] = {"source": spec.source, "title": spec.title, "metadata": spec.metadata}
         if spec.url is not None:
             stored = {**common, "url": canonical(spec.url)}
             return stored, stored, 0, None

@@ -14,6 +14,7 @@ from shield.auth import Principal, Scope
 from shield.errors import InvalidRequest
 from shield.jobs.model import Job, JobId, JobKind, Status
 from shield.jobs.polling import poll_after
+from shield.knowledge.proofs import proof_of_job
 from shield.service.models import JobList, JobView
 from shield.service.parts import Parts
 from shield.service.views import job_view
@@ -109,7 +110,7 @@ class JobCases:
     async def _full_view(self, job: Job, after: int, limit: int) -> JobView:
         outcomes = await self.parts.jobs.outcomes(job.id, after=after, limit=limit)
         total = await self.parts.jobs.outcome_count(job.id)
-        proof = await self.parts.deletion.proof_of(job.id) if job.kind == JobKind.DELETE and job.status.ended else None
+        proof = await proof_of_job(self.parts.engine, job.id) if job.kind == JobKind.DELETE and job.status.ended else None
         return job_view(job, poll_after=self._poll_after(job), outcomes=outcomes, outcomes_total=total, proof=proof)
 
     def _view(self, job: Job) -> JobView:

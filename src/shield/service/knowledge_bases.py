@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from shield.auth import Principal, Scope
 from shield.knowledge.bases import BaseSummary
 from shield.knowledge.fingerprint import fingerprint
@@ -29,16 +27,14 @@ class BaseCases(ReadCases):
         """Its fingerprint: of the documents and, where there is one, the graph."""
         who.require(Scope.KB_READ)
         base = await self._base(who, name)
-        library = await fingerprint(self.parts.engine, self.parts.vectors, base)
-        graph = await self.parts.graph.fingerprint(base)
-        digest = hashlib.sha256(f"{library.digest}\n{graph.digest}".encode()).hexdigest()
+        whole = await fingerprint(self.parts.engine, self.parts.vectors, base, self.parts.graph.fingerprint)
         return KnowledgeBaseHash(
             knowledge_base=base.name,
-            hash=digest,
-            documents=library.documents,
-            chunks=library.chunks,
-            entities=graph.entities,
-            relations=graph.relations,
+            hash=whole.hash,
+            documents=whole.documents,
+            chunks=whole.chunks,
+            entities=whole.entities,
+            relations=whole.relations,
         )
 
 

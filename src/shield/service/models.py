@@ -16,7 +16,10 @@ Url = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 SourceName = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 IdempotencyKey = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")]
 MetadataValue = str | int | float | bool | list[str]
-Metadata = dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")], MetadataValue]
+_NO_OTHER_KEYS: dict[str, Any] = {"additionalProperties": False}  # pydantic refuses them, and forgets to say so in its schema
+Metadata = Annotated[
+    dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")], MetadataValue], Field(json_schema_extra=_NO_OTHER_KEYS)
+]
 
 
 class Model(BaseModel):
@@ -52,6 +55,8 @@ def _holds_nul(value: Any) -> bool:
 class CrawlSpec(Input):
     """Crawl a web site, beginning at `url`."""
 
+    model_config = ConfigDict(json_schema_extra={"required": ["type", "url"]})  # `type` tells the two kinds of a spec apart
+
     type: Literal["crawl"] = "crawl"
     url: Url
     """Where to begin; http or https."""
@@ -71,6 +76,8 @@ class CrawlSpec(Input):
 
 class DocumentSpec(Input):
     """Ingest one document: exactly one of url, upload_id, content_base64, path, text."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["type"]})
 
     type: Literal["document"] = "document"
     url: Url | None = None
@@ -214,7 +221,10 @@ class RangeFilter(Input):
     lt: float | None = None
 
 
-FilterInput = dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,80}$")], str | int | float | bool | list[str] | RangeFilter]
+FilterInput = Annotated[
+    dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,80}$")], str | int | float | bool | list[str] | RangeFilter],
+    Field(json_schema_extra=_NO_OTHER_KEYS),
+]
 
 
 class FindRequest(Input):

@@ -11,7 +11,6 @@ from shield.jobs.events import JobEvents
 from shield.jobs.model import JobId
 from shield.jobs.repository import JobRepository
 from shield.knowledge.bases import Bases
-from shield.knowledge.deletion import Deletion
 from shield.knowledge.documents import Documents
 from shield.knowledge.embedding.cache import CachedEmbedder
 from shield.knowledge.graph.reader import GraphReader
@@ -43,7 +42,6 @@ class Parts:
     library: Library
     search: Searcher
     documents: Documents
-    deletion: Deletion
     vectors: VectorIndex
     uploads: Uploads
     cursors: Cursors

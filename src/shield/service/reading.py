@@ -139,7 +139,9 @@ class ReadCases(IntakeCases):
     async def _ask_graph(self, base: KnowledgeBase, request: QueryRequest) -> tuple[GraphAnswer, str | None]:
         """What the graph says, or nothing and why."""
         try:
-            answer = await self.parts.graph.query(base, request.query, request.mode, top_k=request.top_k, chunk_top_k=request.chunk_top_k)
+            answer = await self.parts.graph.query(
+                base, request.query, mode=request.mode, top_k=request.top_k, chunk_top_k=request.chunk_top_k
+            )
         except CircuitOpen:
             return GraphAnswer(), "graph_unavailable"
         except ShieldError as error:

@@ -19,7 +19,7 @@ from shield.database.fence import JobFence
 from shield.errors import PageEmpty, ShieldError, UnknownKnowledgeBase, blames_content
 from shield.jobs.model import DocumentOutcome, OutcomeStatus, Stage
 from shield.jobs.repository import JobRepository
-from shield.knowledge.bases import KnowledgeBases
+from shield.knowledge.bases import Bases
 from shield.knowledge.deletion import Deletion
 from shield.knowledge.graph.steps import steps_of_job
 from shield.knowledge.library import Library
@@ -41,7 +41,7 @@ class Tools:
 
     engine: AsyncEngine
     jobs: JobRepository
-    bases: KnowledgeBases
+    bases: Bases
     library: Library
     deletion: Deletion
     uploads: Uploads

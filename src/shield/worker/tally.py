@@ -6,7 +6,7 @@ A resumed job reads its outcomes back first, so its numbers go on where they wer
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from shield.errors import NothingIngested, ShieldError, from_code
 from shield.jobs.model import DocumentOutcome, JobId, OutcomeStatus
@@ -36,7 +36,7 @@ class Tally:
         """Count an outcome; the later one of a number replaces the earlier."""
         self.outcomes[outcome.number] = outcome
 
-    def numbers(self) -> dict[str, int]:
+    def numbers(self) -> dict[str, Any]:
         """Values for `Progress`."""
         good = [outcome for outcome in self.outcomes.values() if outcome.status in _GOOD]
         return {
