@@ -384,6 +384,13 @@ class DocumentRootRefused(ShieldError):
     advice = "Use an upload, or set SHIELD_DOCUMENT_ROOT on a loopback or stdio server and name a file below it."
 
 
+class GraphFailed(ShieldError):
+    """The document could not be written into the graph."""
+
+    code, status, retryable, fault = "document.graph_failed", 500, True, Fault.SERVER
+    advice = "Its passages are searchable all the same; retry the job to try the graph again."
+
+
 class UnknownUpload(ShieldError):
     """There is no such upload, it has expired, or it was used."""
 
