@@ -68,6 +68,7 @@ class Site:
     port: int = 0
     _routes: dict[str, Handler] = field(default_factory=dict)
     _runner: web.AppRunner | None = None
+    _knock: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def url(self) -> str:
@@ -82,6 +83,13 @@ class Site:
     def pages_log(self) -> list[str]:
         """Paths asked for, robots.txt left out, in order of arrival."""
         return [visit.path for visit in self.log if visit.path != "/robots.txt"]
+
+    async def visited(self, count: int, limit: float = 10) -> None:
+        """Come back once that many requests have arrived."""
+        async with asyncio.timeout(limit):
+            while len(self.log) < count:
+                self._knock.clear()
+                await self._knock.wait()
 
     def hits(self, path: str) -> int:
         """How often a path was asked for."""
@@ -116,19 +124,10 @@ class Site:
         self._routes[path] = answer
 
     def bomb(self, path: str, megabytes: int) -> None:
-        """A gzip body of zeros that unpacks to that size; sent piece by piece, never whole in memory."""
-
-        async def answer(request: web.Request) -> web.StreamResponse:
-            response = web.StreamResponse(headers={"Content-Type": "text/html", "Content-Encoding": "gzip"})
-            await response.prepare(request)
-            packer = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
-            zeros = bytes(1024 * 1024)
-            for _ in range(megabytes):
-                await response.write(packer.compress(zeros))
-            await response.write(packer.flush())
-            return response
-
-        self._routes[path] = answer
+        """A small gzip body of zeros that unpacks to that size."""
+        packer = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+        zeros = bytes(1024 * 1024)
+        self.put(path, b"".join([*(packer.compress(zeros) for _ in range(megabytes)), packer.flush()]), Content_Encoding="gzip")
 
     def endless(self, path: str, pause: float = 0.01) -> None:
         """A body that never ends."""
@@ -164,6 +163,7 @@ class Site:
     async def _logged(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         visit = Visit(request.path_qs, time.monotonic(), dict(request.headers))
         self.log.append(visit)
+        self._knock.set()
         try:
             if self.delay is not None:
                 await asyncio.sleep(self.delay(request.path_qs))

@@ -88,6 +88,9 @@ class Crawler:
     async def run(self, claim: Claim, plan: CrawlPlan, sink: PageSink, checkpoint: Checkpoint) -> None:
         """Crawl to the end, or on from where an earlier run of the job stopped.
 
+        A retry (`claim.job.retry_of`) begins with what the old job finished: its stored pages count and are not requested again,
+        nor handed to the sink; everything else is queued under its old number.
+
         Args:
             claim: the job; its fence goes with every write.
             plan: the same for every run of the job.
@@ -101,6 +104,8 @@ class Crawler:
         """
         scope = Scope.of(plan.url, plan.allowed_domains)
         frontier = Frontier(self._engine, claim.job.id, claim.fence, max_pages=plan.max_pages, max_queued=self._settings.max_queued)
+        if claim.job.retry_of is not None:
+            await frontier.adopt(claim.job.retry_of)
         await _Run(self._fetcher, self._robots, self._settings, frontier, plan, scope, sink, checkpoint).crawl()
 
 
@@ -180,9 +185,7 @@ class _Run:
         """Give a stored answer to the sink, then end the page. The sink goes first: it may see a page again, never miss one."""
         answer = await self.frontier.load(row.number)
         error = answer.error
-        if answer.fetched is not None and await self.frontier.twin(row.number, answer.fetched.final_url) is not None:
-            error = PageDuplicate()
-        if error is None and answer.fetched is not None:
+        if answer.fetched is not None:
             try:
                 links = await self.sink.page(row.number, answer.fetched)
             except ShieldError as raised:

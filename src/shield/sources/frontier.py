@@ -15,18 +15,17 @@ import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from email.message import Message
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, and_, any_, func, literal, select, update
+from sqlalchemy import ColumnElement, Text, Uuid, and_, any_, case, exists, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shield.database.engine import database_errors
 from shield.database.fence import require_fence
 from shield.database.tables import crawl_pages as pages
-from shield.errors import ShieldError, from_code
+from shield.errors import PageDuplicate, ShieldError, from_code
 from shield.sources.fetch import Fetched
 
 QUEUED, FETCHED, DONE, SKIPPED, FAILED = "queued", "fetched", "done", "skipped", "failed"
@@ -66,6 +65,22 @@ class Frontier:
         async with self._write() as connection:
             values = {"job_id": self._job_id, "number": 1, "url": url, "depth": 0}
             await connection.execute(insert(pages).values(values).on_conflict_do_nothing())
+
+    async def adopt(self, old_job: UUID) -> None:
+        """Take over what an earlier job finished, unless this one has pages already: the rest is queued again, under its numbers."""
+        kept = or_(pages.c.state == DONE, and_(pages.c.state == SKIPPED, pages.c.code == PageDuplicate.code))
+        same = ["number", "url", "depth", "parent", "position"]
+        told = ["status_code", "final_url", "content_type", "etag", "last_modified", "links", "code", "message", "fetched_at"]
+        mine = pages.alias()
+        old = select(
+            literal(self._job_id, Uuid),
+            case((kept, pages.c.state), else_=QUEUED),
+            and_(kept, pages.c.counted),
+            *(pages.c[name] for name in same),
+            *(case((kept, pages.c[name])) for name in told),
+        ).where(pages.c.job_id == old_job, ~exists().where(mine.c.job_id == self._job_id))
+        async with self._write() as connection:
+            await connection.execute(insert(pages).from_select(["job_id", "state", "counted", *same, *told], old))
 
     async def totals(self) -> tuple[int, int]:
         """How many pages are known, and how many count as requested."""
@@ -109,33 +124,32 @@ class Frontier:
             await connection.execute(update(pages).where(self._page(number), pages.c.state == QUEUED).values(values))
 
     async def load(self, number: int) -> Answer:
-        """A stored answer; one path for a run that just stored it and for a later one."""
+        """A stored answer, or `PageDuplicate` if a lower-numbered page led to the same address.
+
+        One path for a run that just stored it and for a later one.
+        """
+        other = pages.alias()
+        same = and_(other.c.job_id == self._job_id, other.c.number < number, other.c.final_url == pages.c.final_url)
+        query = select(pages, exists().where(same).label("twin")).where(self._page(number))
         async with self._read() as connection:
-            row = (await connection.execute(select(pages).where(self._page(number)))).one()
+            row = (await connection.execute(query)).one()
         if row.code is not None:
             return Answer(row.counted, error=from_code(row.code, row.message))
+        if row.twin:
+            return Answer(row.counted, error=PageDuplicate())
         kind, charset = _split_type(row.content_type or "")
-        fetched_at: datetime = row.fetched_at
-        body = await asyncio.to_thread(zlib.decompress, row.body)
         fetched = Fetched(
             url=row.url,
             final_url=row.final_url,
             status=row.status_code,
             content_type=kind,
             charset=charset,
-            body=body,
+            body=await asyncio.to_thread(zlib.decompress, row.body),
             etag=row.etag,
             last_modified=row.last_modified,
-            fetched_at=fetched_at,
+            fetched_at=row.fetched_at,
         )
         return Answer(row.counted, fetched=fetched)
-
-    async def twin(self, number: int, final_url: str) -> int | None:
-        """The lower-numbered page that leads to the same address, if there is one."""
-        query = select(func.min(pages.c.number)).where(self._mine(), pages.c.number < number, pages.c.final_url == final_url)
-        async with self._read() as connection:
-            twin: int | None = (await connection.execute(query)).scalar_one()
-        return twin
 
     async def finish(self, number: int, state: str, error: ShieldError | None = None) -> None:
         """End a page that brings no links; its body is erased."""
@@ -153,12 +167,12 @@ class Frontier:
             return await self._queue(connection, number, depth + 1, links) if follow and links else 0
 
     async def _queue(self, connection: AsyncConnection, parent: int, depth: int, links: Sequence[str]) -> int:
-        last = (await connection.execute(select(func.max(pages.c.number)).where(self._mine()))).scalar_one()
         among = any_(literal(list(links), ARRAY(Text)))
         urls = select(pages.c.url).where(self._mine(), pages.c.url == among)
         # Only redirects of pages up to the parent: what later ones of its level found out depends on how fast they were.
         reached = select(pages.c.final_url).where(self._mine(), pages.c.number <= parent, pages.c.final_url == among)
         known = set((await connection.execute(urls.union(reached))).scalars())
+        last = (await connection.execute(select(func.max(pages.c.number)).where(self._mine()))).scalar_one()
         fresh = [(position, url) for position, url in enumerate(links) if url not in known]
         rows = [
             {"job_id": self._job_id, "number": last + i, "url": url, "depth": depth, "parent": parent, "position": position}

@@ -34,7 +34,7 @@ from shield.sources.urls import MAX_URL, Scope, canonical, join, origin
         ("http://Bücher.example/", "http://xn--bcher-kva.example/"),
         ("http://faß.example/", "http://xn--fa-hia.example/"),
         ("http://[2001:DB8:0::1]:80/", "http://[2001:db8::1]/"),
-        ("http://１２７。0。0。1/", "http://127.0.0.1/"),
+        ("http://\uff11\uff12\uff17。0。0。1/", "http://127.0.0.1/"),
         ("  http://example.com/ \n", "http://example.com/"),
         ("http://a_b.example.com/", "http://a_b.example.com/"),
     ],
