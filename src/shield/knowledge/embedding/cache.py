@@ -96,6 +96,10 @@ class CachedEmbedder:
             self._queries.popitem(last=False)
         return vector
 
+    async def embed_once(self, texts: Sequence[str]) -> Floats:
+        """Unit vectors that nobody will ask for again: neither looked up nor stored."""
+        return await self._embedder.embed(texts)
+
     async def forget(self, hashes: Iterable[str]) -> int:
         """Remove the vectors of these text hashes that no chunk uses any more, of every model; returns how many."""
         removed = 0
