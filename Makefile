@@ -19,8 +19,11 @@ check: sync ## the fast gate: format, lint, types, import contracts, generated f
 test: sync ## all tests that need no cluster
 	@$(RUN) pytest -n 2
 
+up: sync ## set everything up, build the samples, answer one question, and serve (ARGS=--no-samples)
+	@$(RUN) shield up $(ARGS)
+
 format: sync ## format the code
 	@$(RUN) ruff format .
 	@$(RUN) ruff check --fix .
 
-.PHONY: help sync check test format
+.PHONY: help sync check up test format

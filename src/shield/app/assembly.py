@@ -37,7 +37,7 @@ from shield.settings import Settings
 from shield.sources.crawl import Crawler
 from shield.sources.fetch import create_fetcher
 from shield.sources.files.convert import Converter
-from shield.sources.files.uploads import Uploads
+from shield.sources.uploads import Uploads
 from shield.telemetry.metrics import Metrics
 from shield.worker.context import Handler
 from shield.worker.loop import Worker

@@ -36,7 +36,7 @@ from shield.knowledge.proof import Mark, Proof, Prover
 from shield.knowledge.vectors.port import VectorIndex
 from shield.settings import LibrarySettings
 
-EraseUpload = Callable[[UUID], Awaitable[None]]
+EraseUpload = Callable[[UUID], Awaitable[object]]
 
 
 class Deletion:

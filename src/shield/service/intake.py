@@ -7,11 +7,13 @@ live request), the fresh upload is erased. The request's hash covers the content
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
 import json
 from collections.abc import AsyncIterator
+from pathlib import PurePosixPath
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +24,7 @@ from shield.knowledge.bases import DEFAULT
 from shield.knowledge.model import KnowledgeBase
 from shield.service.jobs import JobCases
 from shield.service.models import CrawlSpec, DocumentSpec, IngestRequest, JobView, UploadCreate, UploadView
-from shield.sources.files.uploads import Upload
+from shield.sources.uploads import Upload
 from shield.sources.urls import canonical
 
 _CHOICES = ("url", "upload_id", "content_base64", "path", "text")
@@ -143,7 +145,7 @@ class IntakeCases(JobCases):
             stored = {**common, "url": canonical(spec.url)}
             return stored, stored, 0, None
         if spec.upload_id is not None:
-            upload, made, default = await self.parts.uploads.stat(who.name, spec.upload_id), False, None
+            upload, made, default = await self.parts.uploads.get(who.name, spec.upload_id), False, None
         else:
             content, name, default = await self._content(spec, local_caller=local_caller)
             upload, made = await self.parts.uploads.store(who.name, name, None, _once(content)), True
@@ -171,10 +173,10 @@ class IntakeCases(JobCases):
         root = self.parts.settings.document_root
         if root is None or not local_caller or spec.path is None:
             raise DocumentRootRefused
-        from shield.sources.files.paths import read_below
+        from shield.sources.paths import read_below
 
-        content, name, relative = await read_below(root, spec.path, self.parts.settings.file.max_bytes)
-        return content, spec.filename or name, f"file:{relative}"
+        content, name = await asyncio.to_thread(read_below, root, spec.path, self.parts.settings.file.max_bytes)
+        return content, spec.filename or name, f"file:{PurePosixPath(spec.path)}"
 
 
 def _crawl(spec: CrawlSpec) -> dict[str, Any]:

@@ -9,13 +9,24 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StringConstraints, field_validator
 
 KbName = Annotated[str, StringConstraints(min_length=1, max_length=40)]
 Url = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 SourceName = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 IdempotencyKey = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")]
 MetadataValue = str | int | float | bool | list[str]
+
+
+def _no_boolean(value: object) -> object:
+    if isinstance(value, bool | str):
+        raise ValueError("must be a number")  # noqa: TRY004  # pydantic reads a ValueError
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_no_boolean)]
+Whole = Annotated[int, BeforeValidator(_no_boolean)]
+"""Numbers; neither `true` nor `"1"` is one, here as over MCP."""
 _NO_OTHER_KEYS: dict[str, Any] = {"additionalProperties": False}  # pydantic refuses them, and forgets to say so in its schema
 Metadata = Annotated[
     dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")], MetadataValue], Field(json_schema_extra=_NO_OTHER_KEYS)
@@ -60,15 +71,15 @@ class CrawlSpec(Input):
     type: Literal["crawl"] = "crawl"
     url: Url
     """Where to begin; http or https."""
-    max_pages: int = Field(50, ge=1, le=10_000)
+    max_pages: Whole = Field(50, ge=1, le=10_000)
     """Most pages requested."""
-    max_depth: int = Field(3, ge=0, le=20)
+    max_depth: Whole = Field(3, ge=0, le=20)
     """Most links from the start page."""
     allowed_domains: list[Annotated[str, StringConstraints(max_length=253)]] = Field(default_factory=list, max_length=50)
     """Hosts that may be visited; default: the start page's host."""
     render: Literal["http", "browser", "auto"] = "http"
     """How pages are read; `browser` needs a worker with Chromium."""
-    accept_crawl_delay: float | None = Field(None, ge=0, le=3600)
+    accept_crawl_delay: Number | None = Field(None, ge=0, le=3600)
     """Longest pause between pages, in seconds, that robots.txt may ask for."""
     metadata: Metadata = Field(default_factory=dict, max_length=32)
     """Stored with each document, to filter by."""
@@ -215,10 +226,10 @@ class Passage(Model):
 class RangeFilter(Input):
     """Bounds of a number or date field."""
 
-    gte: float | None = None
-    lte: float | None = None
-    gt: float | None = None
-    lt: float | None = None
+    gte: Number | None = None
+    lte: Number | None = None
+    gt: Number | None = None
+    lt: Number | None = None
 
 
 FilterInput = Annotated[
@@ -234,12 +245,12 @@ class FindRequest(Input):
     """What to look for, in plain words; rare words and identifiers count literally."""
     knowledge_base: KbName = "default"
     """Where to search."""
-    limit: int = Field(10, ge=1, le=100)
+    limit: Whole = Field(10, ge=1, le=100)
     """Most passages an answer holds."""
     filters: FilterInput = Field(default_factory=dict, max_length=16)
     """Conditions that all must hold, on `source`, `kind`, `mime`, `host`, `document_id` or `metadata.<key>`: a value, a list (any of),
     or bounds such as {"gte": 5}."""
-    max_tokens: int = Field(4000, ge=64, le=16_000)
+    max_tokens: Whole = Field(4000, ge=64, le=16_000)
     """Bound of all passages' text together; what does not fit waits behind the cursor."""
     cursor: Annotated[str, StringConstraints(max_length=2048)] | None = None
     """`next_cursor` of the answer before, to read on; repeat the query and filters unchanged. Lives ten minutes."""
@@ -291,11 +302,11 @@ class QueryRequest(Input):
     """Where to look for the answer."""
     mode: Mode = "mix"
     """`naive` = passages only; `local` = entities; `global` = relations; `hybrid` = both; `mix` = both and passages."""
-    top_k: int = Field(20, ge=1, le=100)
+    top_k: Whole = Field(20, ge=1, le=100)
     """Entities and relations read from the graph."""
-    chunk_top_k: int = Field(10, ge=1, le=50)
+    chunk_top_k: Whole = Field(10, ge=1, le=50)
     """Passages the answer is made of."""
-    max_tokens: int = Field(4000, ge=64, le=16_000)
+    max_tokens: Whole = Field(4000, ge=64, le=16_000)
     """Bound of all passages' text together."""
     filters: FilterInput = Field(default_factory=dict, max_length=16)
     """Apply to passages; entities and relations are not filtered and are left out when filters are given."""
@@ -406,7 +417,7 @@ class KnowledgeBaseCreate(Input):
 
     name: KbName
     description: Annotated[str, StringConstraints(max_length=2000)] = ""
-    graph: bool = True
+    graph: StrictBool = True
 
 
 class KnowledgeBaseList(Model):

@@ -21,7 +21,7 @@ from shield.knowledge.vectors.port import VectorIndex
 from shield.service.cursors import Cursors
 from shield.service.models import DependencyHealth
 from shield.settings import Settings
-from shield.sources.files.uploads import Uploads
+from shield.sources.uploads import Uploads
 
 Probe = Callable[[], Awaitable[DependencyHealth]]
 

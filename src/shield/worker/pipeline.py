@@ -27,8 +27,8 @@ from shield.knowledge.model import KnowledgeBase
 from shield.sources.crawl import Crawler, CrawlPlan
 from shield.sources.fetch import Fetched, Fetcher
 from shield.sources.files.convert import Converter
-from shield.sources.files.uploads import Uploads
 from shield.sources.model import Converted, Source
+from shield.sources.uploads import Uploads
 from shield.worker.context import Completed, Ending, Failed, JobContext, Parked
 from shield.worker.tally import Tally
 
