@@ -23,6 +23,13 @@ async def site() -> AsyncIterator[Site]:
         yield site
 
 
+@pytest.fixture
+async def tree() -> AsyncIterator[Site]:
+    """Twenty-four pages, each with three children."""
+    async with Site(pages=24, fan=3) as site:
+        yield site
+
+
 def web_settings(*ports: int, **crawl: object) -> Settings:
     """Test settings that open exactly these loopback ports."""
     return load(data_dir=Path("/nonexistent"), egress={"allow": [f"127.0.0.1/32:{port}" for port in ports]}, crawl=CRAWL | crawl)

@@ -2,132 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from typing import Any
-from uuid import UUID, uuid4
+from collections.abc import Sequence
+from dataclasses import replace
 
-import lxml.html
 import pytest
-import sqlalchemy as sa
-from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shield.database.tables import crawl_pages, jobs
-from shield.errors import CircuitOpen, DocumentEmpty, JobCancelled, LeaseLost, ShieldError
-from shield.jobs.model import Claim, Job, JobId, JobKind, Priority, Progress, Stage, Status, WorkerId
+from shield.errors import CircuitOpen, DocumentEmpty
+from shield.jobs.model import JobId
 from shield.sources.crawl import Crawler, CrawlPlan
 from shield.sources.fetch import Fetched, create_fetcher
-from shield.sources.urls import join
 from tests.integration.sources.web.conftest import web_settings
+from tests.integration.sources.web.crawling import EPOCH, Sink, a_claim, a_job, crawl, no_checkpoint, table
 from tests.peers.site import Site, page_html
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@dataclass
-class Sink:
-    """Keeps what it is given, and takes the links out of HTML."""
-
-    raises: dict[str, ShieldError] = field(default_factory=dict)
-    pages: list[tuple[int, str]] = field(default_factory=list)
-    bad: list[tuple[str, int, str, str, bool]] = field(default_factory=list)
-    totals: list[tuple[int, int]] = field(default_factory=list)
-    bodies: dict[str, bytes] = field(default_factory=dict)
-    at_page: Callable[[int], None] = lambda _: None
-
-    async def page(self, number: int, fetched: Fetched) -> Sequence[str]:
-        self.at_page(number)
-        error = self.raises.get(fetched.final_url.partition("//")[2].partition("/")[2])
-        if error is not None:
-            raise error
-        self.pages.append((number, fetched.url))
-        self.bodies[fetched.url] = fetched.body
-        if not fetched.body.strip() or not fetched.content_type.startswith("text/html"):
-            return []
-        return list(_links(fetched))
-
-    async def failed(self, number: int, url: str, error: ShieldError, counted: bool) -> None:
-        self.bad.append(("failed", number, url, error.code, counted))
-
-    async def skipped(self, number: int, url: str, error: ShieldError, counted: bool) -> None:
-        self.bad.append(("skipped", number, url, error.code, counted))
-
-    async def counts(self, found: int, fetched: int) -> None:
-        self.totals.append((found, fetched))
-
-    def codes(self) -> dict[str, str]:
-        return {"/" + url.split("/", 3)[3]: code for _, _, url, code, _ in self.bad}
-
-
-def _links(fetched: Fetched) -> Sequence[str]:
-    found: list[str] = []
-    for element in lxml.html.fromstring(fetched.body).iter("a"):
-        with contextlib.suppress(ShieldError):
-            found.append(join(fetched.final_url, element.get("href") or ""))
-    return found
-
-
-async def no_checkpoint() -> None:
-    """Never stops the run."""
-
-
-async def a_job(engine: AsyncEngine) -> UUID:
-    """A running job of fence 0."""
-    values = {
-        "kind": "crawl",
-        "status": "processing",
-        "principal": "local",
-        "knowledge_base_id": uuid4(),
-        "knowledge_base": "default",
-        "request_hash": "h",
-        "deadline_at": sa.func.now() + sa.text("interval '1 day'"),
-    }
-    async with engine.begin() as connection:
-        job: UUID = (await connection.execute(jobs.insert().values(values).returning(jobs.c.id))).scalar_one()
-    return job
-
-
-async def a_claim(engine: AsyncEngine, job: UUID) -> Claim:
-    """Take the job over: the next fence."""
-    async with engine.begin() as connection:
-        moved = sa.update(jobs).where(jobs.c.id == job).values(fence=jobs.c.fence + 1).returning(jobs.c.fence)
-        fence = (await connection.execute(moved)).scalar_one()
-    now = datetime.now(UTC)
-    row = Job(
-        JobId(job), 1, JobKind.CRAWL, Status.PROCESSING, Stage.ACQUIRE, "local", "fleet", (), Priority.NORMAL, uuid4(), "default", {}, fence,
-        Progress(), 0, 0, False, now, now, now, now,
-    )  # fmt: skip
-    return Claim(row, fence, WorkerId("w"))
-
-
-async def table(engine: AsyncEngine, job: UUID) -> list[dict[str, Any]]:
-    """The crawl's rows without times, by number."""
-    columns = [column for column in crawl_pages.c if column.name not in {"job_id", "fetched_at"}]
-    async with engine.connect() as connection:
-        rows = await connection.execute(sa.select(*columns).where(crawl_pages.c.job_id == job).order_by(crawl_pages.c.number))
-        return [dict(row._mapping) for row in rows]
-
-
-async def crawl(
-    engine: AsyncEngine, site: Site, sink: Sink, plan: CrawlPlan | None = None, job: UUID | None = None, **crawl: object
-) -> UUID:
-    """One undisturbed run."""
-    job = job or await a_job(engine)
-    settings = web_settings(site.port, **crawl)
-    crawler = Crawler(engine, create_fetcher(settings), settings.crawl)
-    await crawler.run(await a_claim(engine, job), plan or CrawlPlan(f"{site.url}/", max_pages=200, max_depth=9), sink, no_checkpoint)
-    return job
-
-
-@pytest.fixture
-async def tree() -> AsyncIterator[Site]:
-    async with Site(pages=24, fan=3) as site:
-        yield site
 
 
 async def test_a_site_is_read_breadth_first_each_page_once(engine: AsyncEngine, tree: Site) -> None:
@@ -317,139 +205,6 @@ class TestTheSinkRefuses:
         await crawl(engine, tree, sink, job=job)
         assert len({number for number, _ in sink.pages}) == len(sink.pages) == 24
         assert tree.hits("/page/2") == 1
-
-
-class TestCrashes:
-    """A run is killed, another takes the job over; `statement` counts SQL statements, so every step is met."""
-
-    PLAN_PAGES = 10
-
-    async def _killed(self, engine: AsyncEngine, site: Site, job: UUID, sink: Sink, statements: int) -> bool:
-        """Run until that many SQL statements were executed; whether it was killed."""
-        task = asyncio.current_task()
-        assert task is not None
-        left = statements
-
-        def count(*_: object) -> None:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                runner.cancel()
-
-        runner = asyncio.create_task(crawl(engine, site, sink, self._plan(site), job, per_host=8))
-        event.listen(engine.sync_engine, "after_cursor_execute", count)
-        try:
-            await runner
-        except asyncio.CancelledError:
-            return True
-        finally:
-            event.remove(engine.sync_engine, "after_cursor_execute", count)
-        return False
-
-    def _plan(self, site: Site) -> CrawlPlan:
-        return CrawlPlan(f"{site.url}/", max_pages=self.PLAN_PAGES, max_depth=9)
-
-    def _spoil(self, site: Site) -> None:
-        site.redirect("/page/2", "/page/1")
-        site.put("/page/3", status=500)
-        site.robots = "User-agent: *\nDisallow: /page/4"
-
-    @pytest.mark.parametrize("first", range(5, 95, 15))
-    async def test_a_killed_run_is_finished_by_the_next_as_if_nothing_had_happened(
-        self, engine: AsyncEngine, tree: Site, first: int
-    ) -> None:
-        self._spoil(tree)
-        calm = Sink()
-        expected = await table(engine, await crawl(engine, tree, calm, self._plan(tree), per_host=8))
-        tree.log.clear()
-
-        job, sink = await a_job(engine), Sink()
-        killed = await self._killed(engine, tree, job, sink, first)
-        before = await table(engine, job)
-        stored = {row["url"] for row in before if row["state"] != "queued"}
-        requested = tree.pages_log()
-        tree.log.clear()
-        if killed:
-            await crawl(engine, tree, sink, self._plan(tree), job)
-
-        assert await table(engine, job) == expected
-        again = [f"{tree.url}{path}" for path in tree.pages_log()]
-        reached_by_redirect = {f"{tree.url}/page/1"}
-        assert not (set(again) - reached_by_redirect) & stored
-        assert len(requested) == len(set(requested) | {"/page/1"}) or requested.count("/page/1") <= 2
-        assert dict(sink.pages) == dict(calm.pages)
-        assert set(sink.bad) == set(calm.bad)
-        assert sink.totals[-1] == calm.totals[-1]
-
-    @pytest.mark.parametrize("statements", [17, 22, 27])
-    async def test_a_job_that_is_killed_again_and_again_still_ends_the_same(self, engine: AsyncEngine, tree: Site, statements: int) -> None:
-        self._spoil(tree)
-        expected = await table(engine, await crawl(engine, tree, Sink(), self._plan(tree)))
-        job, kills = await a_job(engine), 0
-        while await self._killed(engine, tree, job, Sink(), statements):
-            kills += 1
-            assert kills < 50
-        assert kills > 1
-        assert await table(engine, job) == expected
-
-    async def test_a_run_that_lost_its_lease_writes_nothing(self, engine: AsyncEngine, tree: Site) -> None:
-        job = await a_job(engine)
-        settings = web_settings(tree.port)
-        old, new = await a_claim(engine, job), await a_claim(engine, job)
-        crawler = Crawler(engine, create_fetcher(settings), settings.crawl)
-        with pytest.raises(LeaseLost):
-            await crawler.run(old, self._plan(tree), Sink(), no_checkpoint)
-        assert await table(engine, job) == []
-        await crawler.run(new, self._plan(tree), Sink(), no_checkpoint)
-
-    @pytest.mark.parametrize("at", [1, 2, 9])
-    async def test_a_take_over_in_the_middle_stops_the_old_run(self, engine: AsyncEngine, tree: Site, at: int) -> None:
-        job = await a_job(engine)
-        taken: list[asyncio.Task[Claim]] = []
-
-        def take_over(number: int) -> None:
-            if number == at:
-                taken.append(asyncio.create_task(a_claim(engine, job)))
-
-        class Slow(Sink):
-            async def page(self, number: int, fetched: Fetched) -> Sequence[str]:
-                links = await super().page(number, fetched)
-                if taken:
-                    await taken[0]
-                return links
-
-        with pytest.raises(LeaseLost):
-            await crawl(engine, tree, Slow(at_page=take_over), self._plan(tree), job)
-        assert {row["state"] for row in await table(engine, job) if row["number"] >= at} <= {"queued", "fetched"}
-
-    async def test_a_job_that_has_ended_is_not_written_to(self, engine: AsyncEngine, tree: Site) -> None:
-        job = await a_job(engine)
-        claim = await a_claim(engine, job)
-        async with engine.begin() as connection:
-            await connection.execute(sa.update(jobs).where(jobs.c.id == job).values(status="cancelled", finished_at=sa.func.now()))
-        settings = web_settings(tree.port)
-        with pytest.raises(LeaseLost):
-            await Crawler(engine, create_fetcher(settings), settings.crawl).run(claim, self._plan(tree), Sink(), no_checkpoint)
-
-    async def test_the_checkpoint_stops_the_run_with_its_own_error(self, engine: AsyncEngine, tree: Site) -> None:
-        job, seen = await a_job(engine), 0
-
-        async def checkpoint() -> None:
-            nonlocal seen
-            seen += 1
-            if seen == 5:
-                raise JobCancelled
-
-        settings = web_settings(tree.port)
-        sink = Sink()
-        with pytest.raises(JobCancelled):
-            await Crawler(engine, create_fetcher(settings), settings.crawl).run(
-                await a_claim(engine, job), self._plan(tree), sink, checkpoint
-            )
-        assert len(sink.pages) == 4
-        assert asyncio.all_tasks() == {asyncio.current_task()} | {
-            t for t in asyncio.all_tasks() if "Site" in repr(t) or "aiohttp" in repr(t)
-        }
 
 
 async def test_a_retry_starts_from_what_the_old_job_finished(engine: AsyncEngine, tree: Site) -> None:
