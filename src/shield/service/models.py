@@ -24,7 +24,7 @@ def _no_boolean(value: object) -> object:
     return value
 
 
-Number = Annotated[float, BeforeValidator(_no_boolean)]
+Number = Annotated[float, Field(strict=True)]
 Whole = Annotated[int, BeforeValidator(_no_boolean)]
 """Numbers; neither `true` nor `"1"` is one, here as over MCP."""
 _NO_OTHER_KEYS: dict[str, Any] = {"additionalProperties": False}  # pydantic refuses them, and forgets to say so in its schema

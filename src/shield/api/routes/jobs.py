@@ -17,10 +17,19 @@ from shield.service.models import JobList, JobView
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 _MAX_EVENT_ID = 64
+_EVENT = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "id": {"type": "string", "description": "Send the last one as Last-Event-ID to go on."},
+        "event": {"type": "string", "enum": ["snapshot", "progress", "end", "error"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "`snapshot` first, then `progress` as it comes, `end` at the end, or `error`; comments keep a silent stream open.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": _EVENT}},
     }
 }
 

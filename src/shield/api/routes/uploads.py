@@ -37,9 +37,7 @@ _FORM: dict[str, Any] = {
         },
     }
 }
-_BYTES: dict[str, Any] = {
-    "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
-}
+_BYTES: dict[str, Any] = {"requestBody": {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}}
 
 
 @router.post("/uploads", status_code=201, responses=fails(*_FILE), openapi_extra=_FORM)
