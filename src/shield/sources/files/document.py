@@ -71,13 +71,15 @@ def convert(converter: Any, content: bytes, kind: Kind, limits: Limits) -> Resul
     try:
         # The name is ours: Docling picks its reader by it.
         result = converter.convert(DocumentStream(name=f"document.{kind}", stream=io.BytesIO(content)))
-    except ConversionError as error:
+    except (ConversionError, RuntimeError) as error:  # pipelines wrap whatever happens in a RuntimeError
         causes = list(_causes(error))
         if any(isinstance(cause, MemoryError) for cause in causes):
             raise MemoryError from error
         if any(isinstance(cause, RecursionError) for cause in causes):
             raise DocumentBomb from error
-        raise DocumentCorrupt from error
+        if isinstance(error, ConversionError):
+            raise DocumentCorrupt from error
+        raise
     failed = sorted({item.page_no for item in result.errors if item.page_no})
     warnings = tuple(f"page {number} could not be read" for number in failed[:20])
     if result.status is not ConversionStatus.SUCCESS and not failed:

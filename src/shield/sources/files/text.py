@@ -139,7 +139,7 @@ def _delimiter(text: str) -> str:
 def _try(content: bytes, encoding: str) -> str:
     try:
         text = content.decode(encoding)
-    except (UnicodeError, LookupError) as error:
+    except (ValueError, LookupError) as error:
         raise DocumentEncodingUnknown from error
     if len(_CONTROLS.findall(text[:65536])) > len(text[:65536]) // 200:
         raise DocumentEncodingUnknown

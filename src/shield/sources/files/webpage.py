@@ -28,10 +28,9 @@ class Extractor:
         # The strategy is the one without a browser; `raw:` pages never reach the network with either.
         self._crawler = AsyncWebCrawler(crawler_strategy=AsyncHTTPCrawlerStrategy(), config=BrowserConfig(verbose=False))
         self._config = CrawlerRunConfig(
-            cache_mode=CacheMode.BYPASS,
+            cache_mode=CacheMode.BYPASS,  # nothing is written to disk
             verbose=False,
             word_count_threshold=0,
-            excluded_tags=["nav", "aside", "header", "footer"],
             markdown_generator=_pruning(),
         )
 
