@@ -11,16 +11,17 @@ from shield.api.problems import problems, retry_seconds
 from shield.errors import ShieldError
 from shield.service.models import JobView
 
-COMMON: tuple[type[ShieldError], ...] = (
+OPEN: tuple[type[ShieldError], ...] = (
     errors.HostRefused,
     errors.OriginRefused,
     errors.InvalidRequest,
-    errors.Unauthenticated,
-    errors.Forbidden,
     errors.DatabaseUnavailable,
     errors.InternalError,
 )
 """What every route may answer."""
+
+IDENTIFIED: tuple[type[ShieldError], ...] = (errors.Unauthenticated, errors.Forbidden)
+"""What every route that asks who is calling may answer."""
 
 BODY: tuple[type[ShieldError], ...] = (errors.RequestTooLarge, errors.RequestTimeout)
 """What every route with a body may answer."""
@@ -44,9 +45,9 @@ _JOB_LINKS = {
 }
 
 
-def fails(*more: type[ShieldError]) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI responses: the common errors and these."""
-    return problems(*COMMON, *(error for error in more if error not in COMMON))
+def fails(*more: type[ShieldError], identified: bool = True) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI responses: the common errors and these; `identified` = the route asks who is calling."""
+    return problems(*OPEN, *(IDENTIFIED if identified else ()), *more)
 
 
 def accepts_job(*more: type[ShieldError]) -> dict[int | str, dict[str, Any]]:

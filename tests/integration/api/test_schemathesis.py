@@ -16,7 +16,7 @@ from shield.api.app import create_app
 from shield.settings import load
 from tests.unit.api.stand_in import StandIn
 
-FEW = settings(max_examples=6, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=4, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 CONFIG = SchemathesisConfig.from_dict(
     {
         "seed": 1,
@@ -44,5 +44,5 @@ def test_no_chain_of_requests_contradicts_the_document() -> None:
             called.add(case.operation.label)
             super().validate_response(response, case, **kwargs)
 
-    Chains.run(settings=settings(FEW, max_examples=15, stateful_step_count=6))
+    Chains.run(settings=settings(FEW, max_examples=8, stateful_step_count=5))
     assert "GET /jobs/{job_id}" in called  # reached by the links of the 202 answers

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
-from shield import __version__, errors
+from shield import __version__
 from shield.api.dependencies import Port
 from shield.api.responses import fails
 from shield.service.models import Health
@@ -22,18 +22,23 @@ class Alive(BaseModel):
     version: str = __version__
 
 
-@router.get("/healthz", responses=fails())
+@router.get("/healthz", responses={status: answer for status, answer in fails(identified=False).items() if status != 503})
 async def healthz() -> Alive:
     """Liveness: the process answers."""
     return Alive()
 
 
-_DOWN: dict[int | str, dict[str, Any]] = {
-    503: {"model": Health, "description": "Something that everything needs is down (`status: down`)."}
-}
+def _readiness() -> dict[int | str, dict[str, Any]]:
+    responses = fails(identified=False)
+    down = {"application/json": {"schema": {"$ref": "#/components/schemas/Health"}}}
+    responses[503] = {
+        "description": "Something that everything needs is down (`status: down`), or the state cannot be told.",
+        "content": down | responses[503]["content"],
+    }
+    return responses
 
 
-@router.get("/readyz", responses={**{k: v for k, v in fails().items() if k != errors.DatabaseUnavailable.status}, **_DOWN})
+@router.get("/readyz", responses=_readiness())
 async def readyz(response: Response, shield: Port) -> Health:
     """Readiness: 200 when `ok` or `degraded`, 503 when `down`; names the state of each dependency."""
     health = await shield.health()

@@ -68,7 +68,9 @@ async def job_events(
     request: Request,
     shield: Port,
     who: Caller,
-    last_event_id: Annotated[str | None, Header(description="The last id you saw; an unknown one is ignored.")] = None,
+    last_event_id: Annotated[
+        str | None, Header(alias="Last-Event-ID", description="The last id you saw; an unknown one is ignored.")
+    ] = None,
 ) -> StreamingResponse:
     """A job's progress as server-sent events."""
     known = last_event_id if last_event_id and len(last_event_id) <= _MAX_EVENT_ID and last_event_id.isprintable() else None

@@ -55,7 +55,7 @@ async def announce_upload(
     return await shield.create_upload(who, request)
 
 
-@router.put("/uploads/{upload_id}/content", responses=fails(*_FILE, errors.UnknownUpload), openapi_extra=_BYTES)
+@router.put("/uploads/{upload_id}/content", responses=fails(*_FILE, errors.UnknownUpload, identified=False), openapi_extra=_BYTES)
 async def put_upload(
     upload_id: Annotated[UUID, Path(description="The upload's id.")],
     token: Annotated[
