@@ -15,12 +15,27 @@ check: sync ## the fast gate: format, lint, types, import contracts, generated f
 	@$(RUN) ruff check .
 	@$(RUN) mypy
 	@$(RUN) lint-imports
+	@$(RUN) python tools/generate_docs.py --check
 
 test: sync ## all tests that need no cluster
 	@$(RUN) pytest -n 2
 
 up: sync ## set everything up, build the samples, answer one question, and serve (ARGS=--no-samples)
 	@$(RUN) shield up $(ARGS)
+
+generate: sync ## renew the generated files (API reference, OpenAPI, settings)
+	@$(RUN) python tools/generate_docs.py
+
+proof-fresh: ## clone into a bare Debian, empty caches: make up answers, make test passes (needs root and mmdebstrap)
+	@tools/proof_fresh
+
+proof-delete: sync ## delete a document, look for it everywhere from the outside; a broken deletion must be noticed
+	@$(RUN) python -m tests.proofs delete
+	@$(RUN) python -m tests.proofs delete --sabotage
+
+proof-errors: sync ## every error on every surface, compared with the catalogue; a mute surface must be noticed
+	@$(RUN) python -m tests.proofs errors
+	@$(RUN) python -m tests.proofs errors --sabotage
 
 format: sync ## format the code
 	@$(RUN) ruff format .

@@ -70,7 +70,7 @@ async def test_pages_that_fail_say_why_and_the_job_is_partial(running: Running) 
 
 
 async def test_a_private_address_is_refused_and_the_job_says_so(running: Running) -> None:
-    async with Site(pages=2) as site, running() as app, Client(f"{app.info.url}/mcp") as client:
+    async with Site(pages=2) as site, running(egress={"ports": (80, 443, site.port)}) as app, Client(f"{app.info.url}/mcp") as client:
         job = await ended(client, (await client.call_tool("crawl_web", {"url": site.url})).data.job_id)
         assert job["status"] == "failed"
         assert job["error"]["code"] == "egress.denied"

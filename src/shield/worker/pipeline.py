@@ -62,6 +62,8 @@ class CrawlHandler:
         base = await self._tools.bases.by_id(context.job.knowledge_base_id)
         tally = await Tally.of(self._tools.jobs, context.job.id)
         if context.stage is not Stage.GRAPH:
+            if not tally.outcomes and context.job.retry_of is not None:
+                await _take_over(self._tools, context, tally)
             spec = context.job.spec
             plan = CrawlPlan(
                 url=spec["url"],
@@ -228,6 +230,18 @@ class DeleteHandler:
         name = spec.get("source") or spec["knowledge_base"]
         await context.outcome(DocumentOutcome(number=1, source=name, status=OutcomeStatus.DELETED))
         return Completed()
+
+
+async def _take_over(tools: Tools, context: JobContext, tally: Tally) -> None:
+    """Count what the retried job had finished: the crawler does not hand those pages over again."""
+    if context.job.retry_of is None:
+        return
+    old = await Tally.of(tools.jobs, context.job.retry_of)
+    for outcome in old.outcomes.values():
+        if outcome.status in {OutcomeStatus.STORED, OutcomeStatus.UNCHANGED} and outcome.code is None:
+            known = replace(outcome, status=OutcomeStatus.UNCHANGED)
+            await context.outcome(known)
+            tally.add(known)
 
 
 async def convert(converter: Converter, fetched: Fetched) -> Converted:
