@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from uuid import UUID, uuid4
 
 import numpy as np
 import numpy.typing as npt
+import psycopg
 import pytest
+import pytest_asyncio
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from shield.database.embedded import EmbeddedPostgres
+from shield.database.engine import create_engine
 from shield.knowledge.graph.reader import GraphReader
 from shield.knowledge.graph.runner import GraphRunner
 from shield.knowledge.model import KnowledgeBase, document_id
-from shield.settings import Settings
+from shield.settings import PostgresSettings, Settings, load
+from tests.conftest import _TEMPLATE, _admin, _dsn
 
 
 class WordHashEmbedder:
@@ -156,13 +163,43 @@ class Library:
             ]
 
 
-@pytest.fixture
+NewLibrary = Callable[[], Awaitable[Library]]
+
+
+@pytest.fixture(scope="module")
 def embedder() -> WordHashEmbedder:
     return WordHashEmbedder()
 
 
-@pytest.fixture
-def new_library(engine: AsyncEngine, embedder: WordHashEmbedder) -> Callable[[], object]:
+@pytest.fixture(scope="module")
+def dsn(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """One database a module: making LightRAG's tables takes a second."""
+    name = f"t_{uuid4().hex[:12]}"
+    _admin(postgres, f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
+    yield _dsn(postgres, name)
+    with contextlib.suppress(psycopg.Error):
+        _admin(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(dsn: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_engine(dsn, PostgresSettings())
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Durations for tests; the lease is long enough for a busy machine."""
+    return load(
+        data_dir=tmp_path_factory.mktemp("data"),
+        jobs={"relay": 0.05, "backoff_min": 0.01, "backoff_max": 0.02},
+        graph={"idle": 30, "lease": 30},
+    )
+
+
+@pytest.fixture(scope="module")
+def new_library(engine: AsyncEngine, embedder: WordHashEmbedder) -> NewLibrary:
     async def make() -> Library:
         name = f"kb-{uuid4().hex[:8]}"
         async with engine.begin() as c:
@@ -180,26 +217,33 @@ def new_library(engine: AsyncEngine, embedder: WordHashEmbedder) -> Callable[[],
     return make
 
 
-@pytest.fixture
-async def library(new_library: Callable[[], object]) -> Library:
-    return await new_library()  # type: ignore[misc,no-any-return]
+@pytest_asyncio.fixture(loop_scope="module")
+async def library(new_library: NewLibrary) -> Library:
+    return await new_library()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def runner(engine: AsyncEngine, dsn: str, embedder: WordHashEmbedder, settings: Settings) -> AsyncIterator[GraphRunner]:
     runner = GraphRunner(engine, dsn, embedder, None, settings)
     yield runner
     await runner.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def reader(engine: AsyncEngine, dsn: str, embedder: WordHashEmbedder, settings: Settings) -> AsyncIterator[GraphReader]:
     reader = GraphReader(engine, dsn, embedder, settings)
     yield reader
     await reader.close()
 
 
-async def drain(runner: GraphRunner) -> None:
-    """Run batches until there is nothing to do."""
-    while await runner.step():
-        pass
+async def drain(runner: GraphRunner, *, limit: float = 50) -> None:
+    """Run batches until no task waits, those put off for a moment included."""
+    async with asyncio.timeout(limit):
+        while await runner.step() or await _waiting(runner):
+            pass
+
+
+async def _waiting(runner: GraphRunner) -> bool:
+    async with runner._engine.connect() as c:
+        await c.execute(sa.text("SELECT pg_sleep(0.01)"))
+        return bool((await c.execute(sa.text("SELECT 1 FROM graph_tasks WHERE status = 'pending' LIMIT 1"))).scalar())
