@@ -122,6 +122,7 @@ async def test_a_second_process_is_refused_while_the_first_has_the_shard(data_di
     with pytest.raises(DependencyUnavailable):
         await other.count(space)
     await index.close()
+    await index.close()
     assert await other.count(space) == 1
     await other.close()
 

@@ -59,7 +59,7 @@ class EdgeIndex:
         self._limit = open_shards
         self._open: OrderedDict[SpaceKey, Any] = OrderedDict()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="edge")
-        self._swept = False
+        self._swept = self._closed = False
 
     async def upsert(self, space: SpaceKey, points: Sequence[Point]) -> None:
         """Add or replace points; the space is made on first use. On disk when this returns."""
@@ -121,7 +121,10 @@ class EdgeIndex:
         await self._run(self._writable, None)
 
     async def close(self) -> None:
-        """Flush and let go; later calls fail."""
+        """Flush and let go; later calls fail, but closing again does not."""
+        if self._closed:
+            return
+        self._closed = True
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close_all)
         await asyncio.to_thread(self._thread.shutdown)
 
