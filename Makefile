@@ -37,8 +37,11 @@ proof-errors: sync ## every error on every surface, compared with the catalogue;
 	@$(RUN) python -m tests.proofs errors
 	@$(RUN) python -m tests.proofs errors --sabotage
 
+build: sync ## build the wheel and the source archive into dist/
+	@rm -rf dist && tools/bootstrap --uv build --quiet && ls dist
+
 format: sync ## format the code
 	@$(RUN) ruff format .
 	@$(RUN) ruff check --fix .
 
-.PHONY: help sync check up test format
+.PHONY: help sync check test up generate proof-fresh proof-delete proof-errors build format

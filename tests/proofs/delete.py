@@ -64,8 +64,9 @@ async def _ingest_and_delete(directory: Path) -> dict[str, Any]:
         return await ended(client, (await client.call_tool("delete_document", {"document_id": doomed["document_id"]})).data.job_id)
 
 
-async def _forgetful(*_: Any, **__: Any) -> None:
+async def _forgetful(*_: Any, **__: Any) -> list[str]:
     """The deletion as it would be if it forgot chunks, caches, uploads and extractions."""
+    return []
 
 
 def _search(directory: Path, sentences: list[str]) -> list[str]:
