@@ -55,16 +55,28 @@ async def eventually(condition: Callable[[], Any], limit: float = 20.0) -> Any:
 
 def hosts() -> list[psutil.Process]:
     """Host processes below this one."""
-    return [process for process in psutil.Process().children() if "shield.sources.files.host" in " ".join(process.cmdline())]
+    found = []
+    for process in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):  # it ended while we looked
+            if "shield.sources.files.host" in process.cmdline():
+                found.append(process)
+    return found
 
 
 def child() -> psutil.Process | None:
     """The converting child, once there is one."""
-    return next((process for host in hosts() for process in host.children()), None)
+    with contextlib.suppress(psutil.Error):
+        return next((process for host in hosts() for process in host.children()), None)
+    return None
 
 
 def gone(*pids: int) -> bool:
-    return not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids)
+    """Whether none of these runs."""
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                return False
+    return True
 
 
 class TestIsolation:
@@ -178,17 +190,18 @@ class TestLife:
             await eventually(lambda: gone(working.pid))
 
     @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-    async def test_nothing_outlives_a_killed_server(self, number: signal.Signals) -> None:
+    async def test_nothing_outlives_a_killed_server(self, number: signal.Signals, tmp_path: Path) -> None:
         script = (
             "import asyncio, sys\n"
+            "from pathlib import Path\n"
             "from shield.settings import FileSettings\n"
             "from shield.sources.files.convert import Converter\n"
             "async def main():\n"
-            "    made = Converter(FileSettings(max_cells=10**9, max_csv_rows=10**9))\n"
+            "    made = Converter(FileSettings(max_cells=10**9, max_csv_rows=10**9), Path(sys.argv[1]))\n"
             "    await made.convert(b'a,b,c,d,e,f,g,h,i,j\\n' * 800_000, 'a.csv')\n"
             "asyncio.run(main())\n"
         )
-        server = subprocess.Popen([sys.executable, "-c", script])
+        server = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "scratch")])
         try:
             tree = await eventually(lambda: below if len(below := psutil.Process(server.pid).children(recursive=True)) == 2 else None)
             server.send_signal(number)
