@@ -178,7 +178,8 @@ class Deletion:
         return proofs
 
     async def _what_to_look_for(self, present: Sequence[Any]) -> Prover:
-        sentences, metadata, marks = Needles(), Needles(), []
+        needles = Needles()
+        marks: list[Mark] = []
         for row in present:
             with database_errors():
                 async with self._engine.connect() as connection:
@@ -188,10 +189,9 @@ class Deletion:
                     keys = await own_graph_keys(connection, row.id, {revision.graph_key for revision in revisions})
             marks.append(Mark(row.id, row.source, keys))
             for revision in revisions:
-                await asyncio.to_thread(sentences.add, row.id, f"{revision.title}\n{revision.text}", besides=row.source)
-                for value in all_strings(revision.metadata):
-                    metadata.add(row.id, value, besides=row.source)
-        return Prover(sentences, metadata, marks)
+                whole = "\n".join((revision.title, revision.text, *all_strings(revision.metadata)))
+                await asyncio.to_thread(needles.add, row.id, whole, besides=row.source)
+        return Prover(needles, marks)
 
     async def _graph_waits(self, documents: Sequence[UUID], job: JobFence) -> bool:
         g = t.graph_tasks

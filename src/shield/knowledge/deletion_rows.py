@@ -37,6 +37,10 @@ _LET_GO = text("""
     ORDER BY k.document_id, k.graph_key
 """)
 
+_UNUSED_VECTORS = text("""
+    DELETE FROM embeddings e WHERE e.text_hash = ANY(:hashes) AND NOT EXISTS (SELECT 1 FROM chunks c WHERE c.embed_hash = e.text_hash)
+""")
+
 
 async def hide(connection: AsyncConnection, kb: KnowledgeBase, documents: Sequence[UUID], job: JobFence) -> list[UUID]:
     """Make documents invisible and ask the graph to let go of them; returns those that exist."""
@@ -78,6 +82,7 @@ async def remove_what_hangs_on(
     """Remove everything of these documents but their revisions and rows; returns the hashes of what was embedded."""
     c, r, e, m, p, j = t.chunks, t.document_revisions, t.extractions, t.graph_members, t.crawl_pages, t.jobs
     hashes = set((await connection.execute(delete(c).where(c.c.document_id.in_(documents)).returning(c.c.embed_hash))).scalars())
+    await connection.execute(_UNUSED_VECTORS, {"hashes": sorted(hashes)})
     other = r.alias()
     keys = select(r.c.graph_key).where(
         r.c.document_id.in_(documents),

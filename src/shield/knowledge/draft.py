@@ -19,6 +19,8 @@ from uuid import UUID
 from shield.errors import DocumentEmpty, InvalidRequest
 from shield.knowledge.chunking import CHUNKER, chunk
 from shield.knowledge.model import Chunk, KnowledgeBase, document_id
+from shield.knowledge.needles import MIN_WORDS
+from shield.knowledge.sentences import words
 from shield.knowledge.untrusted import CLEANER, SUSPECTED_INJECTION, clean_document, clean_line, suspicious, visible
 from shield.knowledge.vectors.port import FilterValue
 from shield.sources.model import BlockKind, Converted, Source
@@ -57,7 +59,11 @@ class Draft:
             fields["host"] = host
         if self.fetched_at is not None:
             fields["fetched_at"] = self.fetched_at.timestamp()
-        return fields | {f"metadata.{key}": value for key, value in self.metadata.items()}
+        for key, value in self.metadata.items():
+            kept = [item for item in value if filterable(item)] if isinstance(value, list) else value
+            if not isinstance(kept, str) or filterable(kept):
+                fields[f"metadata.{key}"] = kept
+        return fields
 
 
 def prepare(kb: KnowledgeBase, source: Source, converted: Converted, title: str | None, count_tokens: Callable[[str], int]) -> Draft:
@@ -88,11 +94,16 @@ def prepare(kb: KnowledgeBase, source: Source, converted: Converted, title: str 
         flags=tuple(sorted({*flags, *(flag for each in chunk_flags for flag in each)})),
         metadata=metadata,
         content_hash=_content_hash(kb, source.kind, named, metadata, cleaned),
-        graph_key=hashlib.sha256(_SEPARATOR.join(piece.embedded_text for piece in chunks).encode()).hexdigest(),
+        graph_key=_graph_key(chunks),
         pages=cleaned.pages,
         bytes=source.bytes,
         fetched_at=source.fetched_at,
     )
+
+
+def filterable(value: str) -> bool:
+    """Whether a metadata value may be a filter field: a sentence may not, or text would outlive its document in the index's files."""
+    return len(words(value)) < MIN_WORDS
 
 
 def host_of(source: str) -> str | None:
@@ -103,6 +114,11 @@ def host_of(source: str) -> str | None:
         return urlsplit(source).hostname
     except ValueError:
         return None
+
+
+def _graph_key(chunks: tuple[Chunk, ...]) -> str:
+    # The separator in front keeps the key of a single chunk apart from that chunk's own hash in the embedding cache.
+    return hashlib.sha256("".join(_SEPARATOR + piece.embedded_text for piece in chunks).encode()).hexdigest()
 
 
 def _content_hash(kb: KnowledgeBase, kind: str, title: str, metadata: Metadata, cleaned: Converted) -> str:

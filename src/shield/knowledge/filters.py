@@ -9,6 +9,8 @@ from typing import Any
 from uuid import UUID
 
 from shield.errors import InvalidRequest
+from shield.knowledge.draft import filterable
+from shield.knowledge.needles import MIN_WORDS
 from shield.knowledge.vectors.port import FilterValue, Range, VectorFilter
 
 TEXT_FIELDS = ("source", "kind", "mime", "host")
@@ -62,6 +64,8 @@ def _value(name: str, value: Any) -> FilterValue:
         raise _refused(name, "takes a number")
     if isinstance(value, float) and not math.isfinite(value):
         raise _refused(name, "takes a finite number")
+    if isinstance(value, str) and name not in TEXT_FIELDS and not filterable(value):
+        raise _refused(name, f"takes values of fewer than {MIN_WORDS} words")
     if not isinstance(value, str | int | float | bool):
         raise _refused(name, "takes text, a number, true or false, a list of texts, or bounds")
     return value

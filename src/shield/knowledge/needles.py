@@ -19,6 +19,7 @@ from shield.knowledge.sentences import sentences, words
 MIN_WORDS = 8
 _PIECE = 16
 _ESCAPE = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|([nrtbf])|([\"/\\']))")
+_RUN = re.compile(rb"[\t-\r\x20-\x7e\x80-\xff]{15,}")  # eight words are at least that long
 _MAX_INFLATED = 64 * 1024**2
 
 
@@ -66,9 +67,10 @@ class Needles:
 
     def found_in_bytes(self, data: bytes) -> set[str]:
         """The pieces in a binary value: read as UTF-8, and unpacked if it is zlib or gzip."""
-        found = self.found_in(data.decode("utf-8", "ignore"))
-        if (inflated := _inflate(data)) is not None:
-            found |= self.found_in(inflated.decode("utf-8", "ignore"))
+        found: set[str] = set()
+        for part in (data, _inflate(data)):
+            for run in _RUN.finditer(part):
+                found |= self.found_in(run[0].decode("utf-8", "ignore"))
         return found
 
     def _found(self, text: str) -> set[str]:
@@ -98,13 +100,14 @@ def _unescaped(match: re.Match[str]) -> str:
     return literal or " "
 
 
-def _inflate(data: bytes) -> bytes | None:
+def _inflate(data: bytes) -> bytes:
+    """The beginning of what is packed, or nothing."""
     if data[:2] != b"\x1f\x8b" and (len(data) < 2 or data[0] != 0x78 or (data[0] * 256 + data[1]) % 31):
-        return None
+        return b""
     try:
         return zlib.decompressobj(wbits=47).decompress(data, _MAX_INFLATED)
     except zlib.error:
-        return None
+        return b""
 
 
 def all_strings(value: object) -> Iterable[str]:

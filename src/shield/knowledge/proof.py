@@ -7,8 +7,8 @@ and its key in the graph if no other document shares it.
 
 A sentence that another document holds is kept, and counted as shared. Left out by name, with the reason: the rows of the document
 itself that the deletion removes right after the search (`deletion.py`), what a job that has not ended still carries (it is not
-knowledge yet), and, for the provenance only, the books that say what jobs did. Files are not searched for metadata: the vector
-index's own files hold filter fields of removed points until it is optimised, as PostgreSQL's hold dead rows until VACUUM.
+knowledge yet), and, for the provenance only, the books that say what jobs did. Files are searched for sentences only: the vector
+index's own files name removed points until it is optimised, as PostgreSQL's hold dead rows until VACUUM.
 
 Cost: one read of the whole database, at most one batch of rows in memory; nothing is locked.
 """
@@ -16,6 +16,7 @@ Cost: one read of the whole database, at most one batch of rows in memory; nothi
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import stat
@@ -103,10 +104,8 @@ class Findings:
 class Prover:
     """Looks for a set of documents in every store; one use."""
 
-    def __init__(self, needles: Needles, metadata: Needles, marks: Sequence[Mark]) -> None:
-        """`metadata` holds the sentences that are not looked for in files."""
+    def __init__(self, needles: Needles, marks: Sequence[Mark]) -> None:
         self._needles = needles
-        self._metadata = metadata
         self._marks = marks
         self._ids = {form: mark.document_id for mark in marks for form in (str(mark.document_id), mark.document_id.hex)}
         self._keys = {key: mark.document_id for mark in marks for key in mark.graph_keys}
@@ -132,15 +131,11 @@ class Prover:
         owner, findings = mark.document_id, self._findings
         found = Counter(findings.provenance.get(owner, {}))
         for piece, places in findings.pieces.items():
-            if piece not in findings.held and owner in self._owners(piece):
+            if piece not in findings.held and owner in self._needles.owners(piece):
                 found.update(places)
-        checked = self._needles.sentences(owner) + self._metadata.sentences(owner)
-        shared = self._needles.sentences_with(owner, findings.held) + self._metadata.sentences_with(owner, findings.held)
+        checked, shared = self._needles.sentences(owner), self._needles.sentences_with(owner, findings.held)
         stores = {**dict(sorted(findings.searched.items())), "found": dict(sorted(found.items()))}
         return Proof(owner, checked, shared, found.total(), stores, seconds)
-
-    def _owners(self, piece: str) -> set[UUID]:
-        return self._needles.owners(piece) | self._metadata.owners(piece)
 
     # -- PostgreSQL ---------------------------------------------------------------------------------------------------
 
@@ -178,10 +173,10 @@ class Prover:
                     continue
                 self._findings.searched["values"] += 1
                 if isinstance(value, bytes | memoryview):
-                    pieces = self._needles.found_in_bytes(bytes(value)) | self._metadata.found_in_bytes(bytes(value))
+                    pieces = self._needles.found_in_bytes(bytes(value))
                     marks: set[UUID] = set()
                 else:
-                    pieces = self._found(value)
+                    pieces = self._needles.found_in(value)
                     marks = set() if table in BOOKS else self._marked(value, names=table != "documents")
                 if table == "document_revisions":
                     self._findings.held |= pieces
@@ -196,7 +191,7 @@ class Prover:
             pieces: set[str] = set()
             marks: set[UUID] = set()
             for value in all_strings(dict(payload)):
-                pieces |= self._found(value)
+                pieces |= self._needles.found_in(value)
                 marks |= self._marked(value, names=True)
             self._findings.note("vectors", pieces, marks)
 
@@ -208,9 +203,6 @@ class Prover:
             for block in _blocks(path):
                 pieces |= self._needles.found_in_bytes(block)
             self._findings.note(place, pieces, set())
-
-    def _found(self, value: str) -> set[str]:
-        return self._needles.found_in(value) | self._metadata.found_in(value)
 
     def _marked(self, value: str, *, names: bool) -> set[UUID]:
         """Whose provenance a value holds; `names=False` leaves out the source, which other bases may have too."""
@@ -242,13 +234,28 @@ def _regular_files(data_dir: Path) -> Iterator[Path]:
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    """The file in overlapping blocks; empty if it vanished or is unreadable holes."""
+    """What a file holds, in overlapping blocks; its holes, of which an index's files mostly consist, are not read."""
     try:
-        with path.open("rb") as file:
-            tail = b""
-            while block := file.read(_BLOCK):
-                if block.strip(b"\0"):
+        with path.open("rb", buffering=0) as file:
+            for start, end in _extents(file.fileno()):
+                tail, position = b"", start
+                while position < end and (block := os.pread(file.fileno(), min(_BLOCK, end - position), position)):
                     yield tail + block
-                tail = block[-_OVERLAP:]
+                    tail, position = block[-_OVERLAP:], position + len(block)
     except FileNotFoundError:
         return
+
+
+def _extents(descriptor: int) -> Iterator[tuple[int, int]]:
+    """The ranges of a file that hold data."""
+    position, size = 0, os.fstat(descriptor).st_size
+    while position < size:
+        try:
+            position = os.lseek(descriptor, position, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return  # nothing but a hole is left
+        end = os.lseek(descriptor, position, os.SEEK_HOLE)
+        yield position, end
+        position = end
