@@ -39,7 +39,7 @@ def outage(postgres: EmbeddedPostgres, engine: AsyncEngine) -> Outage:
 
     @asynccontextmanager
     async def away() -> AsyncIterator[None]:
-        cut = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"  # noqa: S608
+        cut = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
         await asyncio.to_thread(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false", cut)
         try:
             yield

@@ -71,7 +71,7 @@ async def running(worker: Worker) -> AsyncIterator[asyncio.Event]:
 async def eventually(jobs: JobRepository, job_id: JobId, condition: Callable[[Job], bool], limit: float = 10) -> Job:
     """The job as soon as `condition` holds."""
     async with asyncio.timeout(limit):
-        while not condition(job := await jobs.get(None, job_id)):  # noqa: ASYNC110 - the row is the only witness
+        while not condition(job := await jobs.get(None, job_id)):
             await asyncio.sleep(0.02)
     return job
 
