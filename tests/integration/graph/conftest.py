@@ -140,7 +140,7 @@ class Library:
             names = await c.execute(sa.text("SELECT relname FROM pg_class WHERE relkind = 'r' AND starts_with(relname, 'lightrag_')"))
             return {
                 name: (
-                    await c.execute(sa.text(f'SELECT count(*) FROM "{name}" WHERE workspace = :ws'), {"ws": self.kb.id.hex})  # noqa: S608
+                    await c.execute(sa.text(f'SELECT count(*) FROM "{name}" WHERE workspace = :ws'), {"ws": self.kb.id.hex})
                 ).scalar_one()
                 for name in sorted(names.scalars())
             }
@@ -158,7 +158,7 @@ class Library:
                 for name in sorted(names.scalars())
                 if name not in {"document_revisions", "chunks"}
                 and (
-                    await c.execute(sa.text(f'SELECT count(*) FROM "{name}" t WHERE position(:text IN t::text) > 0'), {"text": text})  # noqa: S608
+                    await c.execute(sa.text(f'SELECT count(*) FROM "{name}" t WHERE position(:text IN t::text) > 0'), {"text": text})
                 ).scalar_one()
             ]
 
@@ -199,9 +199,9 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def new_library(engine: AsyncEngine, embedder: WordHashEmbedder) -> NewLibrary:
+def new_library(engine: AsyncEngine) -> NewLibrary:
     async def make() -> Library:
-        name = f"kb-{uuid4().hex[:8]}"
+        name, embedder = f"kb-{uuid4().hex[:8]}", WordHashEmbedder()
         async with engine.begin() as c:
             row = (
                 await c.execute(

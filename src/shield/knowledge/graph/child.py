@@ -7,8 +7,8 @@ starts it in an empty directory (LightRAG loads `.env` and `config.ini` from whe
 parent. Vectors and language models stay with the parent: both are requests in the other direction.
 
 LightRAG's own cache of model answers is off, since it keeps whole prompts for ever. What it is for, rebuilding what several
-documents share when one of them goes, is done here from the chunks that remain (`extractions`). A document that an earlier
-process left unfinished is taken out before anything else is done, so each insertion is all or nothing.
+documents share when one of them goes, is done here from the chunks that remain (`_extractions`). After a writer that ended in the
+middle, what it left unfinished is taken out and its vectors are set right first (`repair`), so each insertion is all or nothing.
 
 A reader migrates nothing and writes nothing: schema changes are taken out of LightRAG, and its sessions are read-only.
 """
@@ -19,7 +19,6 @@ import asyncio
 import ctypes
 import json
 import os
-import re
 import signal
 import socket
 import sys
@@ -33,6 +32,8 @@ import numpy.typing as npt
 from shield.errors import QueryTooShort
 from shield.knowledge.graph.model import Extraction
 from shield.knowledge.graph.offline import SEPARATOR, extract, keywords, merge
+from shield.knowledge.graph.repair import repair
+from shield.knowledge.graph.tokens import PackedTokens
 from shield.knowledge.graph.wire import Channel, Handler, PeerFailed, unpack
 
 _FOREVER = 24 * 3600  # LightRAG's own time limits; the real ones are the parent's
@@ -46,24 +47,6 @@ class NotInserted(Exception):
 
 class NotRemoved(Exception):
     """LightRAG did not let a document go."""
-
-
-class PackedTokens:
-    """A tokenizer for LightRAG: lossless, thread-safe, without a vocabulary; each piece's bytes are packed into one number."""
-
-    _piece = re.compile(r" ?[A-Za-z]{1,6}| ?\d{1,3}| ?[^\sA-Za-z0-9]|\s+", re.DOTALL)
-
-    def encode(self, content: str) -> list[int]:
-        """Numbers, one a piece."""
-        return [int.from_bytes(b"\x01" + piece.encode("utf-8", "surrogatepass"), "big") for piece in self._piece.findall(content)]
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """The text again."""
-        packed = (token.to_bytes((token.bit_length() + 7) // 8, "big")[1:] for token in tokens)
-        return b"".join(packed).decode("utf-8", "surrogatepass")
-
-    def __deepcopy__(self, memo: dict[int, object]) -> PackedTokens:
-        return self
 
 
 @dataclass(frozen=True)
@@ -112,7 +95,7 @@ class Host:
             import lightrag.kg.postgres_impl  # now, and not under the parent's lock
 
     async def open(self, workspace: str) -> bool:
-        """Make ready for a workspace; as the writer also its tables, and what a dead process left behind is removed.
+        """Make ready for a workspace; as the writer also its tables.
 
         False for a reader whose tables do not exist.
         """
@@ -121,14 +104,17 @@ class Host:
                 return True
             rag = self._build(workspace)
             await rag.initialize_storages()
-            if self._options_.reader:
-                if not await rag.chunks_vdb.db.check_table_exists(rag.chunks_vdb.table_name.lower()):
-                    await rag.finalize_storages()
-                    return False
-            else:
-                await self._take_out_unfinished(rag)
+            if self._options_.reader and not await rag.chunks_vdb.db.check_table_exists(rag.chunks_vdb.table_name.lower()):
+                await rag.finalize_storages()
+                return False
             self._rags[workspace] = rag
             return True
+
+    async def repair(self, workspace: str) -> int:
+        """Set right what a writer left that ended in the middle; returns how many vectors were written again."""
+        self._failure = None
+        await self._take_out_unfinished(self._rags[workspace])
+        return await repair(self._rags[workspace])
 
     async def insert(self, workspace: str, document: str, key: str, chunks: list[tuple[int, str]]) -> bool:
         """Put a document in, whole or not at all; False if it is there already."""
@@ -300,7 +286,7 @@ def _canonical(found: dict[str, Any]) -> dict[str, Any]:
     from lightrag.utils import normalize_entity_name
 
     def name(value: Any) -> str:
-        return str(normalize_entity_name(str(value)))[:200]
+        return str(normalize_entity_name(str(value).replace(SEPARATOR, " ")))[:200]
 
     def text(value: Any) -> str:
         return str(value).replace(SEPARATOR, " ").strip()
@@ -372,7 +358,14 @@ def _forbid_migrations() -> None:
 async def _serve(descriptor: int) -> None:
     reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=descriptor))
     host = Host()
-    handlers: dict[str, Handler] = {"load": host.load, "open": host.open, "insert": host.insert, "remove": host.remove, "query": host.query}
+    handlers: dict[str, Handler] = {
+        "load": host.load,
+        "open": host.open,
+        "repair": host.repair,
+        "insert": host.insert,
+        "remove": host.remove,
+        "query": host.query,
+    }
     host.channel = Channel(reader, writer, handlers)
     await host.channel.run()
 

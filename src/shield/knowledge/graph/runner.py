@@ -18,7 +18,6 @@ import contextlib
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -42,29 +41,20 @@ from shield.knowledge.embedding.port import Embedder
 from shield.knowledge.graph import tasks
 from shield.knowledge.graph.child import Options
 from shield.knowledge.graph.extract import LlmExtractor
-from shield.knowledge.graph.model import GraphTask, workspace
-from shield.knowledge.graph.process import GraphProcess, database_environment, table_model
+from shield.knowledge.graph.model import GraphTask
+from shield.knowledge.graph.process import table_model
+from shield.knowledge.graph.session import WriterSession
 from shield.knowledge.graph.vectors import GraphVectors
-from shield.knowledge.graph.wire import Handler, PeerFailed, PeerGone
-from shield.knowledge.graph.writer import GraphWriter
+from shield.knowledge.graph.wire import PeerFailed, PeerGone
+from shield.knowledge.graph.writer import GraphWriter, Hold
 from shield.knowledge.llm import Llm
 from shield.knowledge.model import Chunk
 from shield.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-_CONNECTIONS = 6
 _AHEAD = 8
 """Tasks whose extraction is asked for before the writer is taken."""
-
-
-@dataclass(frozen=True)
-class _Session:
-    """A running process and what it may write."""
-
-    knowledge_base_id: UUID
-    epoch: int
-    process: GraphProcess
 
 
 class _BatchOver(Exception):
@@ -86,12 +76,12 @@ class GraphRunner:
     def __init__(
         self, engine: AsyncEngine, dsn: str, embedder: Embedder, llm: Llm | None, settings: Settings, *, plain: Embedder | None = None
     ) -> None:
-        self._engine, self._dsn, self._settings = engine, dsn, settings
+        self._engine, self._settings = engine, settings
         self._vectors = GraphVectors(embedder, plain or embedder)
         self._holder = uuid4().hex
         self._writer = GraphWriter(engine, self._holder, settings.graph.lease)
         graph = settings.graph
-        self._options = Options(
+        options = Options(
             reader=False,
             model=table_model(embedder.model),
             dim=embedder.dim,
@@ -103,7 +93,9 @@ class GraphRunner:
         self._extractor = (
             LlmExtractor(engine, llm, width=width, max_entities=graph.max_entities, max_relations=graph.max_relations) if llm else None
         )
-        self._session: _Session | None = None
+        self._session = WriterSession(
+            dsn, self._writer, vectors=self._vectors, extractor=self._extractor, options=options, settings=settings.graph
+        )
         self._last: UUID | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -122,9 +114,7 @@ class GraphRunner:
 
     async def close(self) -> None:
         """End the graph process, if one is running."""
-        if self._session is not None:
-            session, self._session = self._session, None
-            await session.process.stop()
+        await self._session.close()
 
     async def step(self) -> bool:
         """One batch of one knowledge base; False if there was nothing to do.
@@ -144,12 +134,12 @@ class GraphRunner:
     async def drop(self, knowledge_base_id: UUID) -> bool:
         """Remove a knowledge base's whole graph and its bookkeeping; False while somebody else writes it."""
         with database_errors():
-            epoch = await self._writer.take(knowledge_base_id)
-            if epoch is None:
+            hold = await self._writer.take(knowledge_base_id)
+            if hold is None:
                 return False
-            if self._session is not None and self._session.knowledge_base_id == knowledge_base_id:
+            if self._session.epoch(knowledge_base_id) is not None:
                 await self.close()
-            async with self._writer.fenced(knowledge_base_id, epoch) as connection:
+            async with self._writer.fenced(hold) as connection:
                 await tasks.forget_everything(connection, knowledge_base_id)
         return True
 
@@ -177,7 +167,7 @@ class GraphRunner:
                 idle_since = None
                 continue
             idle_since = clock() if idle_since is None else idle_since
-            if self._session is not None and clock() - idle_since >= self._settings.graph.idle.total_seconds():
+            if self._session.process is not None and clock() - idle_since >= self._settings.graph.idle.total_seconds():
                 await self.close()
             await asyncio.sleep(pause)
 
@@ -206,31 +196,29 @@ class GraphRunner:
         return True
 
     async def _batch(self, kb: UUID) -> bool:
-        keep = self._session.epoch if self._session and self._session.knowledge_base_id == kb and self._session.process.alive else None
-        if keep is None:
-            await self.close()
-        epoch = await self._writer.take(kb, keep)
-        if epoch is None:
+        keep = self._session.epoch(kb)
+        hold = await self._writer.take(kb, keep)
+        if hold is None:
             return False
-        if epoch != keep:
+        if hold.epoch != keep:
             await self.close()
         end = asyncio.get_running_loop().time() + self._settings.graph.batch.total_seconds()
         try:
-            async with self._renewing(kb, epoch):
-                while await self._next(kb, epoch, end):
+            async with self._renewing(hold):
+                while await self._next(hold, end):
                     pass
         except LeaseLost:
             log.info("graph_writer_lost")
-            await self._drop_session()
+            await self._session.kill()
         except _BatchOver:
             pass
         finally:
             with contextlib.suppress(DatabaseUnavailable), database_errors():
-                await self._writer.release(kb, epoch)
+                await self._writer.release(hold)
         return True
 
     @asynccontextmanager
-    async def _renewing(self, kb: UUID, epoch: int) -> AsyncIterator[None]:
+    async def _renewing(self, hold: Hold) -> AsyncIterator[None]:
         """Keep the lease meanwhile; LeaseLost (and the process's end) when that has not worked for its length."""
         lease = self._settings.graph.lease.total_seconds()
         clock = asyncio.get_running_loop().time
@@ -241,7 +229,7 @@ class GraphRunner:
                 asked = clock()
                 try:
                     with database_errors():
-                        await self._writer.renew(kb, epoch)
+                        await self._writer.renew(hold)
                     limit.reschedule(asked + lease)
                 except LeaseLost:
                     limit.reschedule(asked)
@@ -264,32 +252,32 @@ class GraphRunner:
 
     # -- one task ------------------------------------------------------------------------------------------------------
 
-    async def _next(self, kb: UUID, epoch: int, end: float) -> bool:
+    async def _next(self, hold: Hold, end: float) -> bool:
         """Do the next task; False when none is left or the batch's time is over."""
         if asyncio.get_running_loop().time() >= end:
             return False
-        async with self._writer.fenced(kb, epoch) as connection:
-            task = await tasks.begin(connection, kb)
+        async with self._writer.fenced(hold) as connection:
+            task = await tasks.begin(connection, hold.knowledge_base_id)
         if task is None:
             return False
         budget = self._settings.jobs.max_errors + self._settings.jobs.max_crashes
         try:
             if task.errors > budget:
                 raise RetriesExhausted("The graph step took its process down too often and was given up.")
-            await (self._add if task.operation == "add" else self._remove)(task, epoch, end)
+            await (self._add if task.operation == "add" else self._remove)(task, hold, end)
         except (_BatchOver, asyncio.CancelledError) as over:
             if isinstance(over, asyncio.CancelledError):
-                await self._drop_session()
+                await self._session.kill()
             with contextlib.suppress(DatabaseUnavailable), database_errors():
                 await tasks.hand_back(self._engine, task.id)
             raise
         except (LeaseLost, DatabaseUnavailable):
             raise
         except (PeerGone, PeerFailed, ShieldError) as error:
-            async with self._writer.fenced(kb, epoch) as connection:
+            async with self._writer.fenced(hold) as connection:
                 await self._settle(connection, task, _typed(error), task.errors)
             if isinstance(error, PeerGone):
-                await self._drop_session()
+                await self._session.kill()
                 return False  # a new process needs a new epoch
         return True
 
@@ -309,9 +297,9 @@ class GraphRunner:
             delay = max(delay, jobs.backoff_min)
         await tasks.postpone(connection, task.id, delay, spend=not neutral, code=error.code, message=error.message)
 
-    async def _add(self, task: GraphTask, epoch: int, end: float) -> None:
+    async def _add(self, task: GraphTask, hold: Hold, end: float) -> None:
         kb = task.knowledge_base_id
-        async with self._writer.fenced(kb, epoch) as connection:
+        async with self._writer.fenced(hold) as connection:
             chunks = await tasks.chunks_of(connection, kb, task.graph_key)
             if not chunks:  # replaced or deleted meanwhile; a newer task says what holds now
                 await tasks.end(connection, task, "superseded")
@@ -326,23 +314,16 @@ class GraphRunner:
                 continue
             if number and asyncio.get_running_loop().time() >= end:
                 raise _BatchOver
-            process = await self._process(kb, epoch)
             texts = [chunk.embedded_text for chunk in part]
             self._vectors.expect(texts)
-            await process.call(
-                "insert",
-                self._settings.graph.part_timeout,
-                workspace=workspace(kb),
-                document=document,
-                key=task.graph_key,
-                chunks=[(chunk.ordinal, text) for chunk, text in zip(part, texts, strict=True)],
-            )
-        async with self._writer.fenced(kb, epoch) as connection:
+            numbered = [(chunk.ordinal, text) for chunk, text in zip(part, texts, strict=True)]
+            await self._session.call(hold, "insert", document=document, key=task.graph_key, chunks=numbered)
+        async with self._writer.fenced(hold) as connection:
             await tasks.end(connection, task, "done")
 
-    async def _remove(self, task: GraphTask, epoch: int, end: float) -> None:
+    async def _remove(self, task: GraphTask, hold: Hold, end: float) -> None:
         kb = task.knowledge_base_id
-        async with self._writer.fenced(kb, epoch) as connection:
+        async with self._writer.fenced(hold) as connection:
             if await tasks.leave(connection, task) > 0:
                 await tasks.end(connection, task, "done")
                 return
@@ -350,47 +331,10 @@ class GraphRunner:
         for number, document in enumerate(stored):
             if number and asyncio.get_running_loop().time() >= end:
                 raise _BatchOver
-            process = await self._process(kb, epoch)
-            await process.call("remove", self._settings.graph.part_timeout, workspace=workspace(kb), document=document)
-        async with self._writer.fenced(kb, epoch) as connection:
+            await self._session.call(hold, "remove", document=document)
+        async with self._writer.fenced(hold) as connection:
             await tasks.forget_key(connection, kb, task.graph_key)
             await tasks.end(connection, task, "done")
-
-    # -- the process ---------------------------------------------------------------------------------------------------
-
-    async def _process(self, kb: UUID, epoch: int) -> GraphProcess:
-        """The process that writes this epoch, started and made ready if there is none."""
-        session = self._session
-        if session is not None and (session.knowledge_base_id, session.epoch) == (kb, epoch):
-            return session.process
-        await self.close()
-        limit = self._settings.graph.start
-        session_settings = {
-            "shield.kb": workspace(kb),
-            "shield.epoch": str(epoch),
-            # A frozen process must not hold up its successor: its open transaction is ended by the server.
-            "idle_in_transaction_session_timeout": str(int(self._settings.graph.lease.total_seconds() * 500)),
-            "statement_timeout": str(int(self._settings.graph.part_timeout.total_seconds() * 1000)),
-            "application_name": "shield-graph",
-        }
-        handlers: dict[str, Handler] = {"embed": self._vectors.embed}
-        if self._extractor is not None:
-            self._extractor.serve(kb)
-            handlers |= {"extract": self._extractor.extract, "summarize": self._extractor.summarize}
-        process = await GraphProcess.start(handlers, database_environment(self._dsn, session_settings, _CONNECTIONS), self._options, limit)
-        try:
-            async with self._writer.setting_up(2 * limit):  # longer than the request in it
-                await process.call("open", limit, workspace=workspace(kb))
-        except BaseException:
-            await process.kill()
-            raise
-        self._session = _Session(kb, epoch, process)
-        return process
-
-    async def _drop_session(self) -> None:
-        if self._session is not None:
-            session, self._session = self._session, None
-            await session.process.kill()
 
 
 def _parts(chunks: list[Chunk], size: int) -> list[list[Chunk]]:

@@ -95,6 +95,8 @@ class Channel:
             reply: dict[str, Any] = {"id": number, "ok": result}
         except ShieldError as error:
             reply = {"id": number, "error": {"code": error.code, "message": error.message, "kind": type(error).__name__}}
+        except PeerFailed as error:  # of a request that went the other way meanwhile
+            reply = {"id": number, "error": {"code": error.code, "message": error.message, "kind": error.kind}}
         except Exception as error:  # noqa: BLE001  the request's boundary: the asking side decides, and must not see quoted text
             reply = {"id": number, "error": {"code": "", "message": "", "kind": type(error).__name__}}
         with contextlib.suppress(PeerGone):

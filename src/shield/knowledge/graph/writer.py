@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
@@ -30,14 +31,25 @@ _LOCK_NOT_AVAILABLE = "55P03"
 _TRY_AGAIN = 0.1
 
 
+@dataclass
+class Hold:
+    """The writer's place, taken."""
+
+    knowledge_base_id: UUID
+    epoch: int
+    orderly: bool
+    """The last writer ended between two units of work. Kept in the row: its lease is NULL after an orderly end, and a past time
+    after any other."""
+
+
 class GraphWriter:
     """The writers' rows, as one holder sees them."""
 
     def __init__(self, engine: AsyncEngine, holder: str, lease: timedelta) -> None:
         self._engine, self._holder, self._lease = engine, holder, lease
 
-    async def take(self, knowledge_base_id: UUID, keep: int | None = None) -> int | None:
-        """Become the writer; returns the epoch, or None while somebody else is.
+    async def take(self, knowledge_base_id: UUID, keep: int | None = None) -> Hold | None:
+        """Become the writer; None while somebody else is.
 
         Args:
             knowledge_base_id: whose graph.
@@ -51,7 +63,8 @@ class GraphWriter:
                 row = (
                     await connection.execute(
                         sa.text(
-                            "SELECT epoch, holder IS NOT DISTINCT FROM :holder AS own, coalesce(lease_until > now(), false) AS held"
+                            "SELECT epoch, holder IS NOT DISTINCT FROM :holder AS own, coalesce(lease_until > now(), false) AS held,"
+                            " lease_until IS NULL AS orderly"
                             " FROM kb_writer WHERE kb = :kb FOR UPDATE"
                         ),
                         names,
@@ -71,13 +84,13 @@ class GraphWriter:
                     ),
                     {**names, "step": step},
                 )
-                return int(taken.scalar_one())
+                return Hold(knowledge_base_id, int(taken.scalar_one()), bool(row.orderly))
         except OperationalError as error:
             if getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
                 return None  # a write of the last writer has not ended yet
             raise
 
-    async def renew(self, knowledge_base_id: UUID, epoch: int) -> None:
+    async def renew(self, hold: Hold) -> None:
         """Keep the lease for its full length from now.
 
         Raises:
@@ -86,28 +99,31 @@ class GraphWriter:
         async with self._engine.begin() as connection:
             renewed = await connection.execute(
                 sa.text("UPDATE kb_writer SET lease_until = clock_timestamp() + :lease WHERE kb = :kb AND epoch = :epoch"),
-                {"lease": self._lease, "kb": workspace(knowledge_base_id), "epoch": epoch},
+                {"lease": self._lease, "kb": workspace(hold.knowledge_base_id), "epoch": hold.epoch},
             )
             if renewed.rowcount != 1:
                 raise LeaseLost
 
-    async def release(self, knowledge_base_id: UUID, epoch: int) -> None:
-        """Let others write; no error if they do already."""
+    async def release(self, hold: Hold) -> None:
+        """Let others write, and tell them in what order they find the graph; no error if they write already."""
         async with self._engine.begin() as connection:
             await connection.execute(
-                sa.text("UPDATE kb_writer SET lease_until = NULL WHERE kb = :kb AND epoch = :epoch"),
-                {"kb": workspace(knowledge_base_id), "epoch": epoch},
+                sa.text(
+                    "UPDATE kb_writer SET lease_until = CASE WHEN :orderly THEN NULL ELSE to_timestamp(0) END"
+                    " WHERE kb = :kb AND epoch = :epoch"
+                ),
+                {"kb": workspace(hold.knowledge_base_id), "epoch": hold.epoch, "orderly": hold.orderly},
             )
 
     @asynccontextmanager
-    async def fenced(self, knowledge_base_id: UUID, epoch: int) -> AsyncIterator[AsyncConnection]:
+    async def fenced(self, hold: Hold) -> AsyncIterator[AsyncConnection]:
         """A transaction that commits only as the writer of this epoch, and may write LightRAG's tables.
 
         Raises:
             LeaseLost: the epoch is outdated; nothing was written.
         """
         async with self._engine.begin() as connection:
-            kb = workspace(knowledge_base_id)
+            kb, epoch = workspace(hold.knowledge_base_id), hold.epoch
             current = await connection.execute(
                 sa.text("SELECT 1 FROM kb_writer WHERE kb = :kb AND epoch = :epoch FOR SHARE"), {"kb": kb, "epoch": epoch}
             )
