@@ -277,7 +277,9 @@ class QuerySettings(Group):
     rrf_k: int = 60
     """Constant of the reciprocal rank fusion."""
     floor: float = 0.25
-    """Cosine below which a question counts as not answered by what is stored."""
+    """Cosine below which a question counts as not answered by what is stored, unless the words themselves are found."""
+    sure: float = 0.4
+    """Cosine from which a question counts as answered even if it shares no word with a passage."""
     cursor_ttl: Duration = timedelta(minutes=10)
     """How long a cursor lives."""
     find_max_tokens: int = 4000

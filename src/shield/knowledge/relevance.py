@@ -43,3 +43,9 @@ def lexically_found(query: str, texts: Iterable[str]) -> bool:
         if names & own or terms <= own:
             return True
     return False
+
+
+def shares_a_word(query: str, texts: Iterable[str]) -> bool:
+    """Whether one of the texts holds a word of the query that carries meaning."""
+    terms = content_terms(query)
+    return any(not terms.isdisjoint(tokenise(text)) for text in texts)

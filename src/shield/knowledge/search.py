@@ -7,8 +7,9 @@ the new one went live before the text was read) looks again, so a document being
 The order of all hits is fixed for a query: the fused hits of the first `prefetch`, then those that ten times and a hundred times as deep a search
 adds, whatever page is asked for; so pages neither overlap nor leave gaps while nothing changes.
 
-`found` says whether what is stored speaks to the question: the best cosine reaches the floor, or the words themselves do (`lexically_found`),
-because a rare exact term such as `E4711` says little to a model of meaning. `tests/integration/knowledge/test_floor.py` calibrates it.
+`found` says whether what is stored speaks to the question: it is near in meaning (cosine of `query.sure`), or fairly near (`query.floor`) and
+shares a word, or its words themselves are there (`lexically_found`), because a rare exact term such as `E4711` says little to a model of
+meaning. `tests/integration/knowledge/test_search.py` calibrates it on questions that are answered and questions that are not.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from shield.knowledge.bases import require_model, space_of
 from shield.knowledge.bm25 import query_vector
 from shield.knowledge.embedding.cache import CachedEmbedder
 from shield.knowledge.model import ChunkRef, Hit, KnowledgeBase
-from shield.knowledge.relevance import lexically_found, searchable
+from shield.knowledge.relevance import lexically_found, searchable, shares_a_word
 from shield.knowledge.vectors.port import ScoredPoint, SparseVector, Vector, VectorFilter, VectorIndex
 from shield.settings import LibrarySettings, QuerySettings
 
@@ -135,8 +136,8 @@ class Searcher:
         first = await self._first_tier(question)
         hits = first.hits if len(first.hits) >= wanted or first.exhausted else await self._deeper(question, first.hits, wanted)
         best = max((hit.similarity for hit in first.hits if hit.similarity is not None), default=-1.0)
-        found = best >= self._settings.floor or lexically_found(query, [_readable(hit) for hit in first.hits[:_LEXICAL_HITS]])
-        return SearchResult(hits[offset : offset + limit], best, found and bool(first.hits), more=len(hits) >= wanted)
+        found = bool(first.hits) and self._speaks_to(query, best, [_readable(hit) for hit in first.hits[:_LEXICAL_HITS]])
+        return SearchResult(hits[offset : offset + limit], best, found, more=len(hits) >= wanted)
 
     async def load_chunks(self, kb: KnowledgeBase, wanted: Sequence[tuple[str, int]]) -> dict[tuple[str, int], SharedHit]:
         """Live chunks by (graph key, ordinal); what is not live any more is left out."""
@@ -156,6 +157,11 @@ class Searcher:
             async with self._engine.connect() as connection:
                 rows = (await connection.execute(_SPANS, _references(refs))).all()
         return {refs[row.n - 1]: row.span for row in rows}
+
+    def _speaks_to(self, query: str, best: float, texts: Sequence[str]) -> bool:
+        if best >= self._settings.sure or lexically_found(query, texts):
+            return True
+        return best >= self._settings.floor and shares_a_word(query, texts)
 
     async def _first_tier(self, question: _Question) -> _Tier:
         """The fused best hits, looked for again while a document going live in between hides itself."""
