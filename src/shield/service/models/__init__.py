@@ -1,0 +1,80 @@
+"""What goes in and out of the use cases; REST bodies, tool results and `--json` are these same models.
+
+Limits stand in the types, so that every surface refuses the same input with the same error.
+"""
+
+from shield.service.models.base import IdempotencyKey, Input, KbName, Metadata, MetadataValue, Model, Number, SourceName, Url, Whole
+from shield.service.models.catalogue import (
+    DependencyHealth,
+    DocumentList,
+    DocumentText,
+    DocumentView,
+    Health,
+    KnowledgeBaseCreate,
+    KnowledgeBaseHash,
+    KnowledgeBaseList,
+    KnowledgeBaseView,
+)
+from shield.service.models.ingest import CrawlSpec, DocumentSpec, IngestRequest, UploadCreate, UploadView
+from shield.service.models.jobs import ErrorView, JobAccepted, JobList, JobView, OutcomeView, ProgressView
+from shield.service.models.search import (
+    Answer,
+    Citation,
+    EntityView,
+    FilterInput,
+    FindRequest,
+    FindResult,
+    Mode,
+    Passage,
+    QueryRequest,
+    RangeFilter,
+    RelationView,
+    StoreRequest,
+    StoreResult,
+)
+
+__all__ = [
+    "Answer",
+    "Citation",
+    "CrawlSpec",
+    "DependencyHealth",
+    "DocumentList",
+    "DocumentSpec",
+    "DocumentText",
+    "DocumentView",
+    "EntityView",
+    "ErrorView",
+    "FilterInput",
+    "FindRequest",
+    "FindResult",
+    "Health",
+    "IdempotencyKey",
+    "IngestRequest",
+    "Input",
+    "JobAccepted",
+    "JobList",
+    "JobView",
+    "KbName",
+    "KnowledgeBaseCreate",
+    "KnowledgeBaseHash",
+    "KnowledgeBaseList",
+    "KnowledgeBaseView",
+    "Metadata",
+    "MetadataValue",
+    "Mode",
+    "Model",
+    "Number",
+    "OutcomeView",
+    "Passage",
+    "ProgressView",
+    "QueryRequest",
+    "RangeFilter",
+    "RelationView",
+    "SourceName",
+    "StoreRequest",
+    "StoreResult",
+    "UploadCreate",
+    "UploadView",
+    "Url",
+    "Whole",
+]

@@ -1,0 +1,91 @@
+"""What brings content in: crawls, documents, uploads."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import ConfigDict, Field, StringConstraints
+
+from shield.service.models.base import Input, KbName, Metadata, Model, Number, SourceName, Url, Whole
+
+
+class CrawlSpec(Input):
+    """Crawl a web site, beginning at `url`."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["type", "url"]})  # `type` tells the two kinds of a spec apart
+
+    type: Literal["crawl"] = "crawl"
+    url: Url
+    """Where to begin; http or https."""
+    max_pages: Whole = Field(50, ge=1, le=10_000)
+    """Most pages requested."""
+    max_depth: Whole = Field(3, ge=0, le=20)
+    """Most links from the start page."""
+    allowed_domains: list[Annotated[str, StringConstraints(max_length=253)]] = Field(default_factory=list, max_length=50)
+    """Hosts that may be visited; default: the start page's host."""
+    render: Literal["http", "browser", "auto"] = "http"
+    """How pages are read; `browser` needs a worker with Chromium."""
+    accept_crawl_delay: Number | None = Field(None, ge=0, le=3600)
+    """Longest pause between pages, in seconds, that robots.txt may ask for."""
+    metadata: Metadata = Field(default_factory=dict, max_length=32)
+    """Stored with each document, to filter by."""
+
+
+class DocumentSpec(Input):
+    """Ingest one document: exactly one of url, upload_id, content_base64, path, text."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["type"]})
+
+    type: Literal["document"] = "document"
+    url: Url | None = None
+    """Fetch it from here."""
+    upload_id: UUID | None = None
+    """Take this upload."""
+    content_base64: Annotated[str, StringConstraints(max_length=1_500_000)] | None = None
+    """The file itself, base64, at most 1 MiB."""
+    path: Annotated[str, StringConstraints(max_length=4096)] | None = None
+    """A file below the document root (loopback and stdio only)."""
+    text: Annotated[str, StringConstraints(max_length=1_048_576)] | None = None
+    """Plain text or Markdown."""
+    filename: Annotated[str, StringConstraints(max_length=255)] | None = None
+    """Its name, for the type and the title; needed with content_base64."""
+    source: SourceName | None = None
+    """What to call it; the same source replaces the document."""
+    title: Annotated[str, StringConstraints(max_length=500)] | None = None
+    """Its title; default: the one found in it."""
+    metadata: Metadata = Field(default_factory=dict, max_length=32)
+    """Stored with the document, to filter by."""
+
+
+class IngestRequest(Input):
+    """Body of `POST /lightrag/ingest-async`."""
+
+    knowledge_base: KbName = "default"
+    """Where to."""
+    spec: Annotated[CrawlSpec | DocumentSpec, Field(discriminator="type")]
+    """What to ingest."""
+    priority: Literal["high", "normal", "low"] = "normal"
+    """Which queue."""
+
+
+class UploadCreate(Input):
+    """Announce a file."""
+
+    filename: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+    """The file's name; its extension tells the type."""
+    mime: Annotated[str, StringConstraints(max_length=255)] | None = None
+    """Its media type, if known."""
+
+
+class UploadView(Model):
+    """An upload; `upload_url` takes one PUT of the file's bytes, without further credentials, until it expires."""
+
+    upload_id: UUID
+    filename: str
+    size: int | None = None
+    sha256: str | None = None
+    stored: bool
+    upload_url: str | None = None
+    expires_at: datetime
