@@ -41,6 +41,9 @@ class WordHashEmbedder:
         self.embedded += len(texts)
         return np.stack([self._one(text) for text in texts])
 
+    async def embed_once(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        return await self.embed(texts)
+
     async def embed_query(self, text: str) -> npt.NDArray[np.float32]:
         return self._one(text)
 

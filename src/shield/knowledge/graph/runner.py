@@ -37,14 +37,13 @@ from shield.errors import (
     ShieldError,
     from_code,
 )
-from shield.knowledge.embedding.port import Embedder
 from shield.knowledge.graph import tasks
 from shield.knowledge.graph.child import Options
 from shield.knowledge.graph.extract import LlmExtractor
 from shield.knowledge.graph.model import GraphTask
 from shield.knowledge.graph.process import table_model
 from shield.knowledge.graph.session import WriterSession
-from shield.knowledge.graph.vectors import GraphVectors
+from shield.knowledge.graph.vectors import GraphVectors, TextEmbedder
 from shield.knowledge.graph.wire import PeerFailed, PeerGone
 from shield.knowledge.graph.writer import GraphWriter, Hold
 from shield.knowledge.llm import Llm
@@ -67,17 +66,14 @@ class GraphRunner:
     Args:
         engine: the database.
         dsn: the same database for LightRAG; a direct address, no transaction pooler.
-        embedder: whose vectors of chunks are kept.
+        embedder: keeps the vectors of chunks, and only those.
         llm: extracts and merges; None = by rule.
         settings: the group `graph`; budgets and pauses of `jobs`.
-        plain: makes vectors that are not kept; `embedder` where None.
     """
 
-    def __init__(
-        self, engine: AsyncEngine, dsn: str, embedder: Embedder, llm: Llm | None, settings: Settings, *, plain: Embedder | None = None
-    ) -> None:
+    def __init__(self, engine: AsyncEngine, dsn: str, embedder: TextEmbedder, llm: Llm | None, settings: Settings) -> None:
         self._engine, self._settings = engine, settings
-        self._vectors = GraphVectors(embedder, plain or embedder)
+        self._vectors = GraphVectors(embedder)
         self._holder = uuid4().hex
         self._writer = GraphWriter(engine, self._holder, settings.graph.lease)
         graph = settings.graph

@@ -1,0 +1,97 @@
+"""A language model for tests: speaks OpenAI's chat completions and Ollama's chat, answers by rule, and misbehaves on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from aiohttp import web
+
+_PASSAGE = re.compile(r"<passage-(\w+) n=(\d+)>\n(.*?)\n</passage-\1>", re.DOTALL)
+
+
+@dataclass
+class LlmPeer:
+    """What it was asked, and what it shall do next."""
+
+    url: str = ""
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[str | None] = field(default_factory=list)
+    statuses: deque[int] = field(default_factory=deque)
+    """HTTP statuses of the next calls; 200 once there are none."""
+    reply: Callable[[str], str] | None = None
+    """The answer to a prompt; by default the extraction of its passages."""
+    finish: str = "stop"
+    silent: bool = False
+    busy: int = 0
+    widest: int = 0
+
+    async def openai(self, request: web.Request) -> web.Response:
+        text = await self._take(request)
+        if isinstance(text, web.Response):
+            return text
+        choice = {"message": {"role": "assistant", "content": text}, "finish_reason": self.finish}
+        return web.json_response({"choices": [choice], "usage": {"prompt_tokens": 11, "completion_tokens": 7}})
+
+    async def ollama(self, request: web.Request) -> web.Response:
+        text = await self._take(request)
+        if isinstance(text, web.Response):
+            return text
+        message = {"role": "assistant", "content": text}
+        return web.json_response({"message": message, "done_reason": self.finish, "prompt_eval_count": 11, "eval_count": 7})
+
+    async def _take(self, request: web.Request) -> str | web.Response:
+        body = await request.json()
+        self.calls.append(body)
+        self.keys.append(request.headers.get("authorization"))
+        self.busy += 1
+        self.widest = max(self.widest, self.busy)
+        try:
+            if self.silent:
+                await asyncio.sleep(30)
+            await asyncio.sleep(0.01)
+        finally:
+            self.busy -= 1
+        status = self.statuses.popleft() if self.statuses else 200
+        if status != 200:
+            headers = {"retry-after": "7"} if status == 429 else {}
+            return web.Response(status=status, headers=headers, text="this quotes the document")
+        prompt = body["messages"][-1]["content"]
+        return (self.reply or extraction)(prompt)
+
+
+def extraction(prompt: str) -> str:
+    """Each passage's capitalised words as entities, each related to the next."""
+    passages = []
+    for _, number, text in _PASSAGE.findall(prompt):
+        words = list(dict.fromkeys(re.findall(r"\b[A-Z][a-z]+\b", text)))
+        entities = [{"name": word, "type": "concept", "description": f"{word} is spoken of."} for word in words]
+        pairs = pairwise(words)
+        relations = [{"source": a, "target": b, "keywords": "near", "description": f"{a} and {b}."} for a, b in pairs]
+        passages.append({"n": int(number), "entities": entities, "relationships": relations})
+    return json.dumps({"passages": passages}) if passages else "All of it, in short."
+
+
+@asynccontextmanager
+async def llm_peer() -> AsyncIterator[LlmPeer]:
+    """A running peer on a free loopback port."""
+    peer = LlmPeer()
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", peer.openai)
+    app.router.add_post("/api/chat", peer.ollama)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        peer.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        yield peer
+    finally:
+        await runner.cleanup()
