@@ -253,7 +253,7 @@ class GraphSettings(Group):
     """After this pause the graph's processes are stopped."""
     max_entities: int = Field(8, ge=1)
     """Entities the rule-based extraction takes from a chunk."""
-    max_relations: int = Field(8, ge=1)
+    max_relations: int = Field(6, ge=1)
     """Relations the rule-based extraction takes from a chunk."""
     part: int = Field(64, ge=1, le=900)
     """Chunks written as one unit: what a crash repeats at most, and between two of them the writer can be handed over."""

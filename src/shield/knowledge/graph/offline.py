@@ -24,10 +24,10 @@ from shield.knowledge.graph.model import Entity, Extraction, Relation
 SEPARATOR = "<SEP>"
 """What LightRAG puts between the descriptions of one entity."""
 
-FRAGMENTS = 3
+FRAGMENTS = 2
 """Descriptions kept for an entity or a relation."""
 
-_WINDOW = 200
+_WINDOW = 140
 _REACH = 3
 _PHRASE = 3
 _LONGEST = 40

@@ -33,7 +33,7 @@ class TestExtract:
     def test_a_description_is_a_short_verbatim_part_of_the_text(self) -> None:
         long = "Zebra " + "wandering along endless riverbanks " * 40 + "reaches Arkona."
         for entity in extract(long, 8, 8).entities:
-            assert len(entity.description) <= 200
+            assert len(entity.description) <= 140
             assert entity.description in long
 
     @given(st.text(max_size=600), st.integers(1, 12), st.integers(1, 12))
