@@ -36,6 +36,14 @@ class Document:
 
 
 @dataclass(frozen=True)
+class DocumentName:
+    """A document by its id and its source."""
+
+    id: UUID
+    source: str
+
+
+@dataclass(frozen=True)
 class DocumentPage:
     """A page of a listing; pass `next` as `after` to read on, None at the end."""
 
@@ -116,13 +124,23 @@ class Documents:
         end = offset + len(row.piece)
         return DocumentPart(_document(row), row.piece, offset, end if end < row.whole else None)
 
-    async def find(self, kb: KnowledgeBase, document: UUID) -> Document:
-        """A live document.
+    async def find(self, kb: KnowledgeBase, document: UUID) -> DocumentName:
+        """A document that readers see, or that is being deleted (so that a deletion which failed can be asked for again).
 
         Raises:
-            UnknownDocument: the base has no such live document.
+            UnknownDocument: the base has none.
         """
-        return _document(await self._one(kb, document))
+        statement = select(documents.c.id, documents.c.source).where(
+            documents.c.id == document,
+            documents.c.knowledge_base_id == kb.id,
+            documents.c.live_revision.is_not(None) | documents.c.deleting,
+        )
+        with database_errors():
+            async with self._engine.connect() as connection:
+                row = (await connection.execute(statement)).one_or_none()
+        if row is None:
+            raise UnknownDocument
+        return DocumentName(row.id, row.source)
 
     async def _one(self, kb: KnowledgeBase, document: UUID, *more: Any) -> Any:
         statement = select(*_COLUMNS, *more).select_from(_LIVE).where(documents.c.id == document, documents.c.knowledge_base_id == kb.id)

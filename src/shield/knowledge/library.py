@@ -12,29 +12,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
-from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import func, select, update
+from sqlalchemy import func, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shield.database.engine import database_errors
 from shield.database.fence import JobFence, require_fence
 from shield.database.tables import documents
-from shield.errors import DocumentDeleting, LeaseLost, ShieldError, UnknownDocument
+from shield.errors import DocumentDeleting, LeaseLost, ShieldError
 from shield.knowledge import revisions
 from shield.knowledge.bases import require_model, space_of
 from shield.knowledge.bm25 import document_vector
-from shield.knowledge.deletion_rows import proofs_of
 from shield.knowledge.draft import Draft, prepare
 from shield.knowledge.embedding.cache import CachedEmbedder
 from shield.knowledge.model import KnowledgeBase, Stored, point_id
-from shield.knowledge.sweep import Sweeper
 from shield.knowledge.vectors.port import Point, VectorIndex
-from shield.settings import LibrarySettings
 from shield.sources.model import Converted, Source
 
 _BATCH = 128  # chunks embedded and indexed at a time: bounds memory, and lets a cancellation in
@@ -42,24 +36,13 @@ _BATCH = 128  # chunks embedded and indexed at a time: bounds memory, and lets a
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True)
-class DocumentName:
-    """A document by its id and its source."""
-
-    document_id: UUID
-    source: str
-
-
 class Library:
     """Stores documents. The embedder must be the one of the knowledge bases it is used with."""
 
-    def __init__(
-        self, engine: AsyncEngine, vectors: VectorIndex, embedder: CachedEmbedder, settings: LibrarySettings | None = None
-    ) -> None:
+    def __init__(self, engine: AsyncEngine, vectors: VectorIndex, embedder: CachedEmbedder) -> None:
         self._engine = engine
         self._vectors = vectors
         self._embedder = embedder
-        self._sweeper = Sweeper(engine, vectors, embedder, settings or LibrarySettings())
 
     async def put(
         self, kb: KnowledgeBase, source: Source, converted: Converted, *, title: str | None = None, job: JobFence | None = None
@@ -101,49 +84,6 @@ class Library:
         if published.dead is not None:
             await self._remove_dead(kb, draft.document_id, published.dead)
         return Stored(draft.document_id, revision, changed=True, chunks=len(draft.chunks), graph_task=published.graph_task)
-
-    async def document(self, kb: KnowledgeBase, document: UUID) -> DocumentName:
-        """A document that readers see or that is being deleted, so that a deletion can be asked for again.
-
-        Raises:
-            UnknownDocument: the base has none.
-        """
-        known = select(documents.c.id, documents.c.source).where(
-            documents.c.id == document,
-            documents.c.knowledge_base_id == kb.id,
-            documents.c.live_revision.is_not(None) | documents.c.deleting,
-        )
-        with database_errors():
-            async with self._engine.connect() as connection:
-                row = (await connection.execute(known)).one_or_none()
-        if row is None:
-            raise UnknownDocument
-        return DocumentName(row.id, row.source)
-
-    async def proof_of(self, job_id: UUID) -> dict[str, Any] | None:
-        """What a deletion job looked for and found, over all its documents; None before it is proven."""
-        proofs = await proofs_of(self._engine, job_id)
-        if not proofs:
-            return None
-        found: Counter[str] = Counter()
-        for proof in proofs:
-            found.update(proof.stores.get("found", {}))
-        return {
-            "documents": len(proofs),
-            "sentences_checked": sum(proof.sentences_checked for proof in proofs),
-            "sentences_shared": sum(proof.sentences_shared for proof in proofs),
-            "hits": sum(proof.hits for proof in proofs),
-            "searched": {store: count for store, count in proofs[-1].stores.items() if store != "found"},
-            "found": dict(sorted(found.items())),
-        }
-
-    async def sweep(self) -> int:
-        """Remove what cut-off writes left behind; see `Sweeper.sweep`."""
-        return await self._sweeper.sweep()
-
-    async def reconcile(self, kb: KnowledgeBase) -> int:
-        """Remove points that belong to nothing; see `Sweeper.reconcile`."""
-        return await self._sweeper.reconcile(kb)
 
     async def _unchanged(self, kb: KnowledgeBase, draft: Draft, job: JobFence | None) -> Stored | None:
         """What is stored already, if it is the same; its graph step is asked for again if it had failed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -24,6 +24,7 @@ from shield.knowledge.fingerprint import Fingerprint, fingerprint
 from shield.knowledge.library import Library
 from shield.knowledge.model import KnowledgeBase, Stored
 from shield.knowledge.search import Searcher
+from shield.knowledge.sweep import Sweeper
 from shield.knowledge.vectors.edge import EdgeIndex
 from shield.knowledge.vectors.port import VectorIndex
 from shield.settings import LibrarySettings, QuerySettings
@@ -65,9 +66,13 @@ class Desk:
     def deletion(self) -> Deletion:
         return Deletion(self.engine, self.vectors, self.embedder, self.data_dir)
 
-    def impatient(self) -> Library:
-        """A library that takes every write without a job for abandoned at once."""
-        return Library(self.engine, self.vectors, self.embedder, LibrarySettings(abandoned_after=0))
+    @property
+    def sweeper(self) -> Sweeper:
+        return Sweeper(self.engine, self.vectors, self.embedder, LibrarySettings())
+
+    def impatient(self) -> Sweeper:
+        """A sweeper that takes every write without a job for abandoned at once."""
+        return Sweeper(self.engine, self.vectors, self.embedder, LibrarySettings(abandoned_after=timedelta(0)))
 
     def through(self, vectors: Any) -> Desk:
         """The same desk with something between it and its vector index."""

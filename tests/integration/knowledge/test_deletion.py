@@ -16,6 +16,7 @@ from shield.errors import DependencyUnavailable, DocumentDeleting, KnowledgeBase
 from shield.knowledge.deletion import Deletion
 from shield.knowledge.model import Stored
 from shield.knowledge.proof import Proof
+from shield.knowledge.proofs import proof_of_job
 from shield.settings import LibrarySettings
 from tests.integration.knowledge.conftest import Around, Crash, Desk, a_source, a_text
 
@@ -51,15 +52,14 @@ class TestProof:
         assert await desk.texts("the lift stops between floors") != []
         for table in ("documents", "document_revisions", "chunks", "embeddings"):
             assert await desk.count(table) == 1
-        assert await desk.library.proof_of((await desk.sql("SELECT job_id FROM deletion_proofs"))[0][0]) is not None
 
     async def test_it_says_what_a_job_shows(self, desk: Desk, stored: Stored) -> None:
         job = await desk.job("delete")
-        assert await desk.library.proof_of(job.job_id) is None
+        assert await proof_of_job(desk.engine, job.job_id) is None
         await delete(desk, stored.document_id, job)
-        shown = await desk.library.proof_of(job.job_id)
+        shown = await proof_of_job(desk.engine, job.job_id)
         assert shown is not None
-        assert (shown["documents"], shown["hits"], shown["found"]) == (1, 0, {})
+        assert (shown["documents"], shown["hits"], shown["stores"][0]["found"]) == (1, 0, {})
 
     async def test_a_text_that_two_documents_share_whole_stays_with_the_other(self, desk: Desk) -> None:
         first, second = await desk.put("a", SECRET), await desk.put("b", SECRET)

@@ -159,7 +159,7 @@ class TestFence:
         with pytest.raises(LeaseLost):
             await desk.through(Breaking(desk.vectors, after_upsert=lose)).put("u", VALVE, job=job)
         assert (await desk.fingerprint()).dead_points == 0
-        assert await desk.library.sweep() == 1
+        assert await desk.sweeper.sweep() == 1
         assert await desk.count("document_revisions") == await desk.count("chunks") == await desk.count("stale_points") == 0
 
     async def test_what_an_earlier_run_of_the_job_stored_counts_as_changed(self, desk: Desk) -> None:
@@ -228,7 +228,7 @@ class TestCrashes:
 
     async def test_a_write_that_is_still_going_on_is_not_swept(self, desk: Desk) -> None:
         async def sweep() -> None:
-            assert await desk.library.sweep() == 0
+            assert await desk.sweeper.sweep() == 0
 
         await desk.through(Breaking(desk.vectors, after_upsert=sweep)).put("u", PUMP, job=await desk.job())
         await desk.through(Breaking(desk.vectors, after_upsert=sweep)).put("v", VALVE)
@@ -248,7 +248,7 @@ class TestCrashes:
         await desk.put("v", VALVE)
         await desk.sql("UPDATE documents SET live_revision = NULL WHERE id = :id", id=stored.document_id)
         await desk.sql("DELETE FROM document_revisions WHERE document_id = :id", id=stored.document_id)
-        assert await desk.library.reconcile(desk.kb) == 1
+        assert await desk.sweeper.reconcile(desk.kb) == 1
         fingerprint = await desk.fingerprint()
         assert (fingerprint.points, fingerprint.dead_points) == (1, 0)
 
@@ -256,7 +256,7 @@ class TestCrashes:
         await desk.put("u", PUMP)
         await desk.embedder.embed(["an entity's description"])
         await desk.sql("UPDATE embeddings SET created_at = now() - interval '8 days'")
-        await desk.library.sweep()
+        await desk.sweeper.sweep()
         assert await desk.count("embeddings") == 1
 
     async def test_a_failure_to_clean_up_does_not_fail_what_is_stored(self, desk: Desk) -> None:
@@ -302,14 +302,14 @@ class TestListing:
         with pytest.raises(UnknownDocument):
             await desk.documents.get(other, stored.document_id)
         with pytest.raises(UnknownDocument):
-            await desk.library.document(other, stored.document_id)
-        assert (await desk.library.document(desk.kb, stored.document_id)).source == "u"
+            await desk.documents.find(other, stored.document_id)
+        assert (await desk.documents.find(desk.kb, stored.document_id)).source == "u"
 
     async def test_one_that_is_being_deleted_is_neither_read_nor_written(self, desk: Desk) -> None:
         stored = await desk.put("u", PUMP)
         await desk.deletion.begin(desk.kb, stored.document_id, await desk.job("delete"))
         with pytest.raises(UnknownDocument):
-            await desk.documents.find(desk.kb, stored.document_id)
+            await desk.documents.get(desk.kb, stored.document_id)
         with pytest.raises(DocumentDeleting):
             await desk.put("u", PUMP)
-        assert (await desk.library.document(desk.kb, stored.document_id)).source == "u"
+        assert (await desk.documents.find(desk.kb, stored.document_id)).source == "u"
