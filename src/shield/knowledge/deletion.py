@@ -75,9 +75,8 @@ class Deletion:
                 await require_fence(connection, job.job_id, job.fence)
         if not found and not await proofs_of(self._engine, job.job_id, document):
             raise UnknownDocument
-        for each in found:
-            await self._vectors.delete_document(space_of(kb), each)
-        return await self._graph_waits(found, job)
+        await self._remove_points(kb, found)
+        return await self._graph_waits([row.id for row in found], job)
 
     async def finish(self, kb: KnowledgeBase, document: UUID, job: JobFence) -> Proof:
         """Remove all that is left of a document after `begin`, and prove it; the proof is stored.
@@ -117,8 +116,7 @@ class Deletion:
                     await require_fence(connection, job.job_id, job.fence)
             if not ids:
                 break
-            for document in found:
-                await self._vectors.delete_document(space_of(kb), document)
+            await self._remove_points(kb, found)
         with database_errors():
             async with self._engine.connect() as connection:
                 everything = list(
@@ -168,14 +166,22 @@ class Deletion:
             for upload in uploads:
                 await self._erase_upload(upload)
         await self._embedder.forget(hashes)
-        for document in ids:
-            await self._vectors.delete_document(space_of(kb), document)  # what a cut-off write may have added since `begin`
+        await self._remove_points(kb, present)  # what a cut-off write may have added since `begin`
         proofs = await prover.prove(self._engine, self._vectors, space_of(kb), self._data_dir)
         with database_errors():
             async with self._engine.begin() as connection:
                 await remove_documents(connection, proofs, job)
                 await require_fence(connection, job.job_id, job.fence)
         return proofs
+
+    async def _remove_points(self, kb: KnowledgeBase, rows: Sequence[Any]) -> None:
+        """Remove the points of documents, but none of a later life of theirs, should this worker have been paused and overtaken."""
+        space = space_of(kb)
+        for row in rows:
+            revisions = {int(str(payload["revision"])) async for _, payload in self._vectors.scan(space, document_id=row.id)}
+            for revision in sorted(revisions):
+                if revision < row.next_revision:
+                    await self._vectors.delete_revision(space, row.id, revision)
 
     async def _what_to_look_for(self, present: Sequence[Any]) -> Prover:
         needles = Needles()

@@ -42,21 +42,24 @@ _UNUSED_VECTORS = text("""
 """)
 
 
-async def hide(connection: AsyncConnection, kb: KnowledgeBase, documents: Sequence[UUID], job: JobFence) -> list[UUID]:
-    """Make documents invisible and ask the graph to let go of them; returns those that exist."""
+async def hide(connection: AsyncConnection, kb: KnowledgeBase, documents: Sequence[UUID], job: JobFence) -> Sequence[Any]:
+    """Make documents invisible and ask the graph to let go of them; returns those that exist (id, next_revision)."""
     d = t.documents
-    lock = select(d.c.id).where(d.c.knowledge_base_id == kb.id, d.c.id.in_(documents)).order_by(d.c.id).with_for_update()
-    found = list((await connection.execute(lock)).scalars())
+    wanted = select(d.c.id, d.c.next_revision).where(d.c.knowledge_base_id == kb.id, d.c.id.in_(documents))
+    found = (await connection.execute(wanted.order_by(d.c.id).with_for_update())).all()
     if found:
-        await connection.execute(update(d).where(d.c.id.in_(found)).values(deleting=True, live_revision=None, content_hash=None))
-        await connection.execute(_LET_GO, {"kb": kb.id, "documents": found, "job": job.job_id})
+        ids = [row.id for row in found]
+        await connection.execute(update(d).where(d.c.id.in_(ids)).values(deleting=True, live_revision=None, content_hash=None))
+        await connection.execute(_LET_GO, {"kb": kb.id, "documents": ids, "job": job.job_id})
     return found
 
 
 async def hidden(connection: AsyncConnection, kb: KnowledgeBase, *, limit: int, document: UUID | None = None) -> Sequence[Any]:
-    """Documents (id, source) that are being deleted, one of them or the first."""
+    """Documents (id, source, next_revision) that are being deleted, one of them or the first."""
     d = t.documents
-    statement = select(d.c.id, d.c.source).where(d.c.knowledge_base_id == kb.id, d.c.deleting).order_by(d.c.id).limit(limit)
+    statement = (
+        select(d.c.id, d.c.source, d.c.next_revision).where(d.c.knowledge_base_id == kb.id, d.c.deleting).order_by(d.c.id).limit(limit)
+    )
     return (await connection.execute(statement if document is None else statement.where(d.c.id == document))).all()
 
 

@@ -116,7 +116,7 @@ class TestProof:
 
     async def test_vectors_that_were_forgotten_are_found(self, desk: Desk, stored: Stored) -> None:
         class Forgetful(Around):
-            async def delete_document(self, *args: Any, **kw: Any) -> None:
+            async def delete_revision(self, *args: Any, **kw: Any) -> None:
                 """Says it did."""
 
         proof = await delete(desk.through(Forgetful(desk.vectors)), stored.document_id)
@@ -259,6 +259,25 @@ class TestSteps:
         stored = await desk.put("u", OTHER)
         await delete(desk, stored.document_id)
         assert (await desk.put("u", SHARED)).revision == 3
+
+    async def test_a_worker_overtaken_by_a_later_life_of_the_document_does_it_no_harm(self, desk: Desk) -> None:
+        stored = await desk.put("u", SECRET)
+
+        class Paused(Around):
+            """While this worker is about to remove points, another ends the deletion and the source comes back."""
+
+            overtaken = False
+
+            async def scan(self, *args: Any, **kw: Any) -> AsyncIterator[Any]:
+                if not self.overtaken:
+                    self.overtaken = True
+                    await delete(desk, stored.document_id)
+                    await desk.put("u", OTHER)
+                async for item in self.inner.scan(*args, **kw):
+                    yield item
+
+        await desk.through(Paused(desk.vectors)).deletion.begin(desk.kb, stored.document_id, await desk.job("delete"))
+        assert await desk.texts("garden") == [OTHER]
 
     async def test_a_put_that_was_under_way_ends_without_a_trace(self, desk: Desk) -> None:
         class Deleting(Around):
