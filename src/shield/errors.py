@@ -293,6 +293,13 @@ class DocumentDeleting(ShieldError):
     advice = "Wait until the deletion's job has ended, then send the document again."
 
 
+class TracesLeft(ShieldError):
+    """The document is gone for readers, but something of it is still stored."""
+
+    code, status, retryable, fault = "document.traces_left", 500, True, Fault.SERVER
+    advice = "The job's proof says where; report it, and delete again once that is mended."
+
+
 class DocumentTooLarge(ShieldError):
     """The file is larger than allowed."""
 

@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 
 _STOP_LIMIT = 2.0  # seconds for requests and tasks to end by themselves
 _CHORES_EVERY = 20  # rounds of housekeeping between two sweeps
+_RECONCILE_EVERY = 2880  # rounds between two full scans for vectors that no document owns: about twice a day
 
 
 class EmbeddedApp:
@@ -169,6 +170,9 @@ async def _housekeeping(assembly: Assembly, stop: asyncio.Event) -> None:
             if rounds % _CHORES_EVERY == 0:
                 await parts.uploads.expire()
                 await assembly.sweeper.sweep()
+            if rounds % _RECONCILE_EVERY == _RECONCILE_EVERY - 1:
+                for summary in await parts.bases.summaries():
+                    await assembly.sweeper.reconcile(summary.base)
         except Exception as error:  # noqa: BLE001 - the loop must outlive any single failure; it is logged and tried again
             log.warning("housekeeping.failed", error=type(error).__name__)
         rounds += 1

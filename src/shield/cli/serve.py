@@ -122,20 +122,14 @@ async def _welcome(app: EmbeddedApp, out: Console, *, samples: bool, began: floa
 async def _follow_all(app: EmbeddedApp, jobs: list[tuple[str, JobView]], out: Console) -> None:
     import asyncio
 
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
     from shield.app.samples import SAMPLES
     from shield.cli.progress import watch
 
     if not jobs:
         return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description:<24}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[numbers]}"),
-        TimeElapsedColumn(),
-    )
+    columns = (SpinnerColumn(), TextColumn("{task.description:<22}"), BarColumn(bar_width=10), TextColumn("{task.fields[numbers]}"))
     with Progress(*columns, console=out) as bar:
         async with asyncio.TaskGroup() as tasks:
             for label, job in jobs:

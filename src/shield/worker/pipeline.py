@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shield.database.fence import JobFence
-from shield.errors import PageEmpty, ShieldError, UnknownKnowledgeBase, blames_content
+from shield.errors import PageEmpty, ShieldError, TracesLeft, UnknownKnowledgeBase, blames_content
 from shield.jobs.model import DocumentOutcome, OutcomeStatus, Stage
 from shield.jobs.repository import JobRepository
 from shield.knowledge.bases import Bases
@@ -224,9 +224,11 @@ class DeleteHandler:
         if waiting:
             return Parked()
         if "knowledge_base" in spec:
-            await self._tools.deletion.finish_base(base, _fence(context))
+            proofs = await self._tools.deletion.finish_base(base, _fence(context))
         else:
-            await self._tools.deletion.finish(base, UUID(spec["document_id"]), _fence(context))
+            proofs = [await self._tools.deletion.finish(base, UUID(spec["document_id"]), _fence(context))]
+        if any(proof.hits for proof in proofs):
+            return Failed(TracesLeft())  # a job that says `completed` has left nothing
         name = spec.get("source") or spec["knowledge_base"]
         await context.outcome(DocumentOutcome(number=1, source=name, status=OutcomeStatus.DELETED))
         return Completed()
