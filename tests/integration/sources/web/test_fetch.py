@@ -217,7 +217,14 @@ class TestThrottling:
             await fetcher(site.port).fetch(f"{site.url}/a")
         assert site.hits("/a") == 3
 
-    @pytest.mark.parametrize("told", ["2", "999999999999999999999", format_datetime(datetime.now(UTC) + timedelta(hours=2), usegmt=True)])
+    @pytest.mark.parametrize(
+        "told",
+        [
+            "2",
+            "999999999999999999999",
+            pytest.param(format_datetime(datetime.now(UTC) + timedelta(hours=2), usegmt=True), id="a date in two hours"),
+        ],
+    )
     async def test_a_long_pause_is_not_waited_out(self, site: Site, told: str) -> None:
         site.throttle("/a", times=9, retry_after=told)
         with pytest.raises(PageThrottled) as caught:
