@@ -86,7 +86,7 @@ async def assemble(settings: Settings, dsn: str, stack: AsyncExitStack) -> Assem
     converter = Converter(settings.file, settings.data_dir / "cache" / "convert")
     stack.push_async_callback(converter.close)
     deletion = Deletion(engine, index, embedder, settings.data_dir, erase_upload=uploads.erase, settings=settings.library)
-    worker = _worker(settings, Tools(engine, jobs, bases, library, deletion, uploads, converter), jobs, events, metrics)
+    worker = _worker(settings, Tools(engine, jobs, bases, library, deletion, uploads, converter, metrics.document), jobs, events, metrics)
     parts = Parts(
         settings=settings,
         engine=engine,

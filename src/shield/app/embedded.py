@@ -22,7 +22,7 @@ from shield.app.owner import Ownership, ServerInfo
 from shield.auth import LOCAL
 from shield.auth.local import is_loopback
 from shield.database.embedded import EmbeddedPostgres
-from shield.errors import ConfigInvalid
+from shield.errors import ConfigInvalid, DatabaseUnavailable
 from shield.service.local import LocalShield
 from shield.settings import Settings
 
@@ -166,6 +166,7 @@ async def _housekeeping(assembly: Assembly, stop: asyncio.Event) -> None:
     while not stop.is_set():
         try:
             queue = await parts.jobs.stats()
+            assembly.metrics.probed("postgres", up=True)
             assembly.metrics.queue({"pending": queue.pending, "processing": queue.processing, "parked": queue.parked}, queue.oldest_pending)
             if rounds % _CHORES_EVERY == 0:
                 await parts.uploads.expire()
@@ -173,6 +174,8 @@ async def _housekeeping(assembly: Assembly, stop: asyncio.Event) -> None:
             if rounds % _RECONCILE_EVERY == _RECONCILE_EVERY - 1:
                 for summary in await parts.bases.summaries():
                     await assembly.sweeper.reconcile(summary.base)
+        except DatabaseUnavailable:
+            assembly.metrics.probed("postgres", up=False)
         except Exception as error:  # noqa: BLE001 - the loop must outlive any single failure; it is logged and tried again
             log.warning("housekeeping.failed", error=type(error).__name__)
         rounds += 1

@@ -18,10 +18,18 @@ from typing import Any
 from uuid import UUID
 
 from shield.auth import Principal, Scope
-from shield.errors import DocumentRootRefused, InlineContentInvalid, InvalidRequest, KnowledgeBaseProtected, UnknownKnowledgeBase
+from shield.errors import (
+    DocumentRootRefused,
+    InlineContentInvalid,
+    InvalidRequest,
+    KnowledgeBaseProtected,
+    PageNeedsBrowser,
+    UnknownKnowledgeBase,
+)
 from shield.jobs.model import JobKind, JobRequest, Priority
 from shield.knowledge.bases import DEFAULT
 from shield.knowledge.model import KnowledgeBase
+from shield.service.audit import record
 from shield.service.jobs import JobCases
 from shield.service.models import CrawlSpec, DocumentSpec, IngestRequest, JobView, UploadCreate, UploadView
 from shield.sources.uploads import Upload
@@ -48,6 +56,8 @@ class IntakeCases(JobCases):
         if isinstance(request.spec, CrawlSpec):
             kind, spec, size, upload = JobKind.CRAWL, _crawl(request.spec), 0, None
             needs = ("browser",) if request.spec.render == "browser" else ()
+            if not set(needs) <= self.parts.offers:
+                raise PageNeedsBrowser  # now, not after a day in the queue
             fingerprint: dict[str, Any] = spec
         else:
             kind, needs = JobKind.INGEST, ()
@@ -121,7 +131,7 @@ class IntakeCases(JobCases):
             await self.parts.uploads.erase(request.upload_id)
 
     async def _accept_deletion(self, who: Principal, base: KnowledgeBase, spec: dict[str, Any]) -> JobView:
-        return await self._accept(
+        job = await self._accept(
             JobRequest(
                 kind=JobKind.DELETE,
                 principal=who.name,
@@ -132,6 +142,9 @@ class IntakeCases(JobCases):
                 priority=Priority.HIGH,
             )
         )
+        subject = f"{base.name}/{spec['document_id']}" if "document_id" in spec else base.name
+        await record(self.parts.engine, who.name, "delete", subject, {"job_id": str(job.job_id)})
+        return job
 
     async def _document(
         self, who: Principal, spec: DocumentSpec, *, local_caller: bool

@@ -49,5 +49,7 @@ class Parts:
     embedder: CachedEmbedder
     llm: Llm | None = None
     probes: Sequence[Probe] = ()
+    offers: frozenset[str] = frozenset()
+    """Needs that workers of this installation can meet (`browser`, `ocr`)."""
     notify: Callable[[JobId | None], None] = field(default=_nobody)
     """Wake the worker of this process: there is a new job, or (with an id) this running one was cancelled."""

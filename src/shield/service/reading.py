@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -18,7 +19,7 @@ from uuid import UUID
 import structlog
 
 from shield.auth import Principal, Scope
-from shield.errors import CircuitOpen, KnowledgeBaseHasNoGraph, ShieldError
+from shield.errors import CircuitOpen, KnowledgeBaseHasNoGraph, QueryTimeout, ShieldError
 from shield.knowledge.answer import Composed, Composer
 from shield.knowledge.filters import vector_filter
 from shield.knowledge.graph.model import GraphAnswer
@@ -54,6 +55,10 @@ class ReadCases(IntakeCases):
 
     async def find(self, who: Principal, request: FindRequest) -> FindResult:
         """Passages for a query, page by page."""
+        async with self._limit():
+            return await self._find(who, request)
+
+    async def _find(self, who: Principal, request: FindRequest) -> FindResult:
         who.require(Scope.KB_READ)
         base = await self._base(who, request.knowledge_base)
         filters = _plain(request.filters)
@@ -80,6 +85,10 @@ class ReadCases(IntakeCases):
 
     async def query(self, who: Principal, request: QueryRequest) -> Answer:
         """An answer with citations."""
+        async with self._limit():
+            return await self._query(who, request)
+
+    async def _query(self, who: Principal, request: QueryRequest) -> Answer:
         who.require(Scope.KB_READ)
         base = await self._base(who, request.knowledge_base)
         if request.mode != "naive" and not base.graph:
@@ -133,6 +142,15 @@ class ReadCases(IntakeCases):
             next_offset=part.next_offset,
             flags=list(part.document.flags),
         )
+
+    @asynccontextmanager
+    async def _limit(self) -> AsyncIterator[None]:
+        """Clients give up at 60 s: answer before that, whatever hangs."""
+        try:
+            async with asyncio.timeout(self.parts.settings.query.timeout.total_seconds()):
+                yield
+        except TimeoutError as error:
+            raise QueryTimeout from error
 
     # -- the parts of an answer ---------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ document's own fault is becomes its outcome; what a dependency's fault is ends t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -46,6 +46,8 @@ class Tools:
     deletion: Deletion
     uploads: Uploads
     converter: Converter
+    counted: Callable[[str], None]
+    """Counts an outcome by its status, for metrics."""
 
 
 class CrawlHandler:
@@ -144,8 +146,7 @@ class _Pages:
         )
 
     async def _record_outcome(self, outcome: DocumentOutcome) -> None:
-        await self._context.outcome(outcome)
-        self._tally.add(outcome)
+        await _record(self._tools, self._context, self._tally, outcome)
         await self._context.progress(**self._tally.numbers())
 
 
@@ -161,9 +162,7 @@ class IngestHandler:
         base = await self._tools.bases.by_id(context.job.knowledge_base_id)
         tally = await Tally.of(self._tools.jobs, context.job.id)
         if not tally.outcomes:
-            outcome = await self._ingest(context, base)
-            await context.outcome(outcome)
-            tally.add(outcome)
+            await _record(self._tools, context, tally, await self._ingest(context, base))
             await context.progress(percentage=90.0, **tally.numbers())
         return await _close(self._tools, context, base, tally)
 
@@ -230,8 +229,15 @@ class DeleteHandler:
         if any(proof.hits for proof in proofs):
             return Failed(TracesLeft())  # a job that says `completed` has left nothing
         name = spec.get("source") or spec["knowledge_base"]
-        await context.outcome(DocumentOutcome(number=1, source=name, status=OutcomeStatus.DELETED))
+        await _record(self._tools, context, Tally(), DocumentOutcome(number=1, source=name, status=OutcomeStatus.DELETED))
         return Completed()
+
+
+async def _record(tools: Tools, context: JobContext, tally: Tally, outcome: DocumentOutcome) -> None:
+    """Make an outcome durable, then count it."""
+    await context.outcome(outcome)
+    tally.add(outcome)
+    tools.counted(outcome.status)
 
 
 async def _take_over(tools: Tools, context: JobContext, tally: Tally) -> None:
@@ -241,9 +247,7 @@ async def _take_over(tools: Tools, context: JobContext, tally: Tally) -> None:
     old = await Tally.of(tools.jobs, context.job.retry_of)
     for outcome in old.outcomes.values():
         if outcome.status in {OutcomeStatus.STORED, OutcomeStatus.UNCHANGED} and outcome.code is None:
-            known = replace(outcome, status=OutcomeStatus.UNCHANGED)
-            await context.outcome(known)
-            tally.add(known)
+            await _record(tools, context, tally, replace(outcome, status=OutcomeStatus.UNCHANGED))
 
 
 async def convert(converter: Converter, fetched: Fetched) -> Converted:

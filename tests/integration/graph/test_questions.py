@@ -100,10 +100,11 @@ async def test_a_dead_reader_is_said_to_be_unavailable_and_replaced(plant: Libra
     await reader.query(plant.kb, QUESTION)
     process = reader._process
     assert process is not None
+    sent = process._channel._next
     os.kill(process.pid, signal.SIGSTOP)  # what it is asked now it cannot answer
     asked = asyncio.create_task(reader.query(plant.kb, QUESTION))
     async with asyncio.timeout(5):
-        while process._channel._next < 5:
+        while process._channel._next == sent:
             await asyncio.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     with pytest.raises(DependencyUnavailable):

@@ -24,6 +24,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,8 @@ class Host:
         else:
             import lightrag.kg.pgtable_impl
             import lightrag.kg.postgres_impl  # now, and not under the parent's lock
+        # From here on this process stands in a directory that is gone: nothing can be planted in it, and nothing is left of it.
+        Path.cwd().rmdir()
 
     async def open(self, workspace: str) -> bool:
         """Make ready for a workspace; as the writer also its tables.
@@ -230,7 +233,7 @@ class Host:
 
         options = self._options_
         return LightRAG(
-            working_dir=".",
+            working_dir="/",  # must exist; storages on PostgreSQL write no files
             workspace=workspace,
             kv_storage="PGKVStorage",
             vector_storage="PGVectorStorage",

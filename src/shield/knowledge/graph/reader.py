@@ -116,7 +116,7 @@ class GraphReader:
         try:
             async with asyncio.timeout((self._settings.graph.start + limit).total_seconds()):
                 process = await self._started()
-                if not await process.call("open", self._settings.graph.start, workspace=workspace(kb.id)):
+                if not await process.call("open", limit, workspace=workspace(kb.id)):
                     return {}
                 return dict(await process.call("query", limit, workspace=workspace(kb.id), **question))
         except PeerFailed as error:
