@@ -16,6 +16,7 @@ A reader migrates nothing and writes nothing: schema changes are taken out of Li
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import json
 import os
@@ -95,7 +96,8 @@ class Host:
             import lightrag.kg.pgtable_impl
             import lightrag.kg.postgres_impl  # now, and not under the parent's lock
         # From here on this process stands in a directory that is gone: nothing can be planted in it, and nothing is left of it.
-        Path.cwd().rmdir()
+        with contextlib.suppress(OSError):  # not empty: the parent removes it in the end
+            Path.cwd().rmdir()
 
     async def open(self, workspace: str) -> bool:
         """Make ready for a workspace; as the writer also its tables.
