@@ -1,7 +1,7 @@
 """The graph without a language model: entities, relations, merged descriptions and query keywords by rule.
 
-`extract` reads a chunk sentence by sentence. Candidates are runs of content words (the last three of a longer run) and
-identifiers (`a.b`, `x_y`, `f()`, `camelCase`, `ACRONYM`, `E4711`), each under one canonical name. A candidate's score is the
+`extract` reads a chunk sentence by sentence. Candidates are runs of content words (the last three of a longer run; a run of
+capitalised words ends where lower case begins) and identifiers (`a.b`, `x_y`, `f()`, `camelCase`, `ACRONYM`, `E4711`), each under one canonical name. A candidate's score is the
 sum over its words of degree / frequency in the chunk (RAKE, Rose et al. 2010), raised by repetition and for identifiers. Two
 candidates that stand within three positions in one sentence are related. A description is a sentence of the chunk, cut to
 a short window, because every entity and every relation is embedded: short text is what keeps a graph cheap.
@@ -117,9 +117,17 @@ def _mentions(sentence: str) -> list[_Mention]:
         elif token.lower() in _STOP or not 2 < len(token) <= _LONGEST or not any(map(str.isalpha, token)):
             close()
         else:
+            if run and _changes(run, token):
+                close()
             run.append((token, position, match.start()))
     close()
     return found
+
+
+def _changes(run: list[tuple[str, int, int]], token: str) -> bool:
+    """Whether a name begins or ends here: `Alpha Gateway | forwards`; a sentence's own capital says nothing."""
+    opening = len(run) == 1 and run[0][1] == 0
+    return not opening and run[-1][0][0].isupper() != token[0].isupper()
 
 
 def _is_identifier(token: str) -> bool:

@@ -52,6 +52,7 @@ from shield.settings import Settings
 
 log = structlog.get_logger(__name__)
 
+_LONGEST_PAUSE = 30.0  # seconds
 _AHEAD = 8
 """Tasks whose extraction is asked for before the writer is taken."""
 
@@ -146,6 +147,7 @@ class GraphRunner:
         idle_since: float | None = None
         clock = asyncio.get_running_loop().time
         pruned: float | None = None
+        troubles = 0
         while True:
             try:
                 if pruned is None or clock() - pruned > 24 * 3600:
@@ -153,19 +155,21 @@ class GraphRunner:
                         await tasks.prune(self._engine, self._settings.jobs.retention)
                     pruned = clock()
                 worked = await self.step()
+                troubles = 0
             except DatabaseUnavailable:
                 worked = False
             except Exception as error:  # noqa: BLE001  the loop's boundary: one knowledge base must not end the graph of all others
                 log.error("graph_step_failed", error=type(error).__name__)  # noqa: TRY400  a traceback may quote a document
                 await self.close()
                 worked = False
+                troubles += 1
             if worked:
                 idle_since = None
                 continue
             idle_since = clock() if idle_since is None else idle_since
             if self._session.process is not None and clock() - idle_since >= self._settings.graph.idle.total_seconds():
                 await self.close()
-            await asyncio.sleep(pause)
+            await asyncio.sleep(min(pause * 2**troubles, _LONGEST_PAUSE))  # what fails again and again is not tried all the time
 
     async def _prefetch(self, kb: UUID, extractor: LlmExtractor) -> bool:
         """Ask the model about what the next tasks add; False if that failed and its task was put off."""
