@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import sqlalchemy as sa
 from alembic import command
+from alembic.script import ScriptDirectory
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from shield.database import migrate
 from shield.database.migrate import check_version, config, upgrade
 from shield.errors import ConfigInvalid
 
@@ -20,6 +24,11 @@ NEW_JOB = sa.text(
 async def test_the_migrations_make_exactly_the_tables_of_the_code(engine: AsyncEngine) -> None:
     async with engine.begin() as connection:
         await connection.run_sync(lambda c: command.check(config(c)))
+
+
+def test_the_newest_migration_is_the_one_the_program_knows() -> None:
+    scripts = ScriptDirectory(str(Path(migrate.__file__).parent / "migrations"))
+    assert scripts.get_heads() == [migrate.HEAD]
 
 
 async def test_migrations_run_down_and_up_again(engine: AsyncEngine) -> None:

@@ -22,8 +22,9 @@ from shield.app.owner import Ownership, ServerInfo
 from shield.auth import LOCAL
 from shield.auth.local import is_loopback
 from shield.database.embedded import EmbeddedPostgres
-from shield.errors import ConfigInvalid, DatabaseUnavailable
+from shield.errors import ConfigInvalid, DatabaseUnavailable, ShieldError
 from shield.service.local import LocalShield
+from shield.service.parts import Parts
 from shield.settings import Settings
 
 if TYPE_CHECKING:
@@ -76,12 +77,15 @@ class EmbeddedApp:
         self._stack.callback(listener.close)
         settings = self._settings.model_copy(update={"port": listener.getsockname()[1]})
         postgres = EmbeddedPostgres(settings.data_dir)
-        await asyncio.to_thread(postgres.start)
+        starting = asyncio.create_task(asyncio.to_thread(postgres.start))
         self._stack.push_async_callback(asyncio.to_thread, postgres.stop)
+        await asyncio.sleep(0)
+        from shield.app.assembly import assemble  # about two seconds of imports, while PostgreSQL starts beside them
 
-        from shield.app.assembly import assemble
-
+        await starting
         assembly = await assemble(settings, postgres.dsn, self._stack)
+        self._run("warm-up", _warm_up(assembly.parts, self._stop))
+        await asyncio.sleep(0)
         self.shield = LocalShield(assembly.parts)
         self.info = self._serve(settings, assembly, listener)
         self.shield.base_url = settings.public_url or self.info.url
@@ -158,6 +162,13 @@ def _bind(host: str, port: int) -> socket.socket:
             f"{host}:{port} cannot be bound ({reason}); set SHIELD_PORT to another port, or to 0 for a free one."
         ) from error
     return listener
+
+
+async def _warm_up(parts: Parts, stop: asyncio.Event) -> None:
+    """Load the embedding model beside the rest of the start, so that the first question does not wait for it."""
+    with contextlib.suppress(ShieldError):  # who asks first will be told
+        await parts.embedder.embed_query("shield")
+    await stop.wait()  # the parts of a process end together
 
 
 async def _housekeeping(assembly: Assembly, stop: asyncio.Event) -> None:

@@ -7,19 +7,25 @@ contraction comes one release later, which is why an older server may run on a n
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shield.errors import ConfigInvalid
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+HEAD = "0001"
+"""The newest migration; a database that is there needs none of Alembic, which takes 0.3 s to import."""
 _LOCK = 0x5348_4945_4C44  # "SHIELD"
 
 
 def config(connection: sa.Connection) -> Config:
     """Alembic's configuration, without an ini file, on an open connection."""
+    from alembic.config import Config
+
     settings = Config()
     settings.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     settings.attributes["connection"] = connection
@@ -30,12 +36,25 @@ async def upgrade(engine: AsyncEngine, revision: str = "head") -> None:
     """Run all missing migrations; returns at once when there are none."""
 
     def run(connection: sa.Connection) -> None:
+        from alembic import command
+
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         command.upgrade(config(connection), revision)
 
+    if revision == "head" and await _current(engine) == HEAD:
+        return
     async with engine.begin() as connection:
         await connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
         await connection.run_sync(run)
+
+
+async def _current(engine: AsyncEngine) -> str | None:
+    """The migration a database stands at, None for one that has never met any."""
+    async with engine.connect() as connection:
+        known = await connection.execute(sa.text("SELECT to_regclass('alembic_version') IS NOT NULL"))
+        if not known.scalar_one():
+            return None
+        return (await connection.execute(sa.text("SELECT version_num FROM alembic_version"))).scalar_one_or_none()
 
 
 async def check_version(engine: AsyncEngine, app_version: str) -> None:
