@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import tomllib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -22,6 +23,18 @@ from shield.settings import PostgresSettings, Settings, load
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 _TEMPLATE = "shield_template"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the tests named in `budget.toml` their longer limit; an entry that names no test is a mistake."""
+    limits = tomllib.loads((Path(__file__).parent / "budget.toml").read_text(encoding="utf-8"))["limits"]
+    for item in items:
+        for name, seconds in limits.items():
+            if item.nodeid == name or item.nodeid.startswith(f"{name}::"):
+                item.add_marker(pytest.mark.timeout(seconds))
+    unknown = [name for name in limits if not (Path(__file__).parents[1] / name.partition("::")[0]).is_file()]
+    if unknown:
+        raise pytest.UsageError(f"tests/budget.toml names what does not exist: {unknown}")
 
 
 @pytest.fixture(scope="session")

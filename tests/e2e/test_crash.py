@@ -6,7 +6,6 @@ import asyncio
 from collections import Counter
 from typing import Any
 
-import pytest
 from fastmcp import Client
 
 from shield.auth import LOCAL
@@ -15,7 +14,6 @@ from tests.e2e.conftest import MakeUp, Up
 from tests.integration.conftest import ended
 from tests.peers.site import Site
 
-pytestmark = pytest.mark.timeout(180)
 PAGES = 60
 
 

@@ -9,7 +9,6 @@ import sys
 from typing import Any
 
 import psutil
-import pytest
 from fastmcp import Client
 from fastmcp.client.transports import StdioTransport
 
@@ -17,7 +16,6 @@ from shield.app.owner import find_server
 from tests.e2e.conftest import MakeUp, Up
 from tests.integration.conftest import ended
 
-pytestmark = pytest.mark.timeout(180)
 NOTE = "The lighthouse keeper winds the great clock every Thursday at noon."
 
 

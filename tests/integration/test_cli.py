@@ -19,7 +19,6 @@ from shield.settings import Settings
 from tests.integration.conftest import Running
 from tests.peers.site import Site
 
-pytestmark = pytest.mark.timeout(120)
 Command = Callable[..., Awaitable[tuple[int, str]]]
 
 

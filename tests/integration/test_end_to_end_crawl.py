@@ -10,8 +10,6 @@ from fastmcp import Client
 from tests.integration.conftest import Running, ended
 from tests.peers.site import Site
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_a_client_of_either_era_crawls_asks_and_deletes(running: Running, mode: Any) -> None:

@@ -15,8 +15,6 @@ from fastmcp.exceptions import ToolError
 
 from tests.integration.conftest import Running, ended
 
-pytestmark = pytest.mark.timeout(120)
-
 HANDBOOK = "The night shift hands its keys to the warden at six in the morning."
 
 

@@ -10,8 +10,6 @@ from fastmcp.exceptions import ToolError
 
 from tests.integration.conftest import Running, ended
 
-pytestmark = pytest.mark.timeout(120)
-
 NOTES = {
     "harbour": "# Harbour\n\nThe Alpha Gateway forwards every manifest to the Customs Ledger before a container leaves the harbour.",
     "ledger": "# Ledger\n\nThe Customs Ledger keeps each manifest for seven years. Inspectors of the Customs Ledger work in two shifts.",
