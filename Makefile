@@ -37,6 +37,13 @@ proof-errors: sync ## every error on every surface, compared with the catalogue;
 	@$(RUN) python -m tests.proofs errors
 	@$(RUN) python -m tests.proofs errors --sabotage
 
+bench-memory: sync ## memory of a server 60 s after it built the samples, by part
+	@$(RUN) python -m tests.bench.memory
+
+coverage: sync ## all tests with branch coverage; fails under 85 %
+	@$(RUN) coverage erase
+	@$(RUN) pytest -n 2 --cov=shield --cov-report=term
+
 build: sync ## build the wheel and the source archive into dist/
 	@rm -rf dist && tools/bootstrap --uv build --quiet && ls dist
 
@@ -44,4 +51,4 @@ format: sync ## format the code
 	@$(RUN) ruff format .
 	@$(RUN) ruff check --fix .
 
-.PHONY: help sync check test up generate proof-fresh proof-delete proof-errors build format
+.PHONY: help sync check test up generate proof-fresh proof-delete proof-errors bench-memory coverage build format

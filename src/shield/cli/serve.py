@@ -116,7 +116,16 @@ async def _welcome(app: EmbeddedApp, out: Console, *, samples: bool, began: floa
             answer = Answer.model_validate(await sample_set.ask(f"{app.info.url}/mcp", sample_set.QUESTION))
             show_answer(answer, out)
             out.print(f"\nanswered with {len(answer.citations)} citations in {time.monotonic() - began:.0f} s")
-    out.print(_GUIDE.format(url=app.info.url, metrics=app.info.metrics_url), markup=False)
+    out.print(_GUIDE.format(url=app.info.url, metrics=app.info.metrics_url, shield=_program()), markup=False)
+
+
+def _program() -> str:
+    """How to call this program from where we are."""
+    import sys
+    from pathlib import Path
+
+    called = Path(sys.argv[0]).absolute()
+    return str(called.relative_to(Path.cwd())) if called.is_relative_to(Path.cwd()) and called.name == "shield" else "shield"
 
 
 async def _follow_all(app: EmbeddedApp, jobs: list[tuple[str, JobView]], out: Console) -> None:
@@ -146,9 +155,9 @@ Client configuration:
   {{ "mcpServers": {{ "shield": {{ "type": "http", "url": "{url}/mcp" }} }} }}
 
 Three things to try:
-  shield ask "Which limits has a page?" --kb shield-docs
-  shield crawl https://example.com --max-pages 5
-  shield find "egress guard" --kb shield-docs --json
+  {shield} ask "Which limits has a page?" --kb shield-docs
+  {shield} crawl https://example.com --max-pages 5
+  {shield} find "egress guard" --kb shield-docs --json
 
 Ctrl-C stops; a running job goes on at the next start.
 """
