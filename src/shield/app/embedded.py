@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _STOP_LIMIT = 2.0  # seconds for requests and tasks to end by themselves
+_WATCH = 1.0  # seconds between two looks at the database's process
 _CHORES_EVERY = 20  # rounds of housekeeping between two sweeps
 _RECONCILE_EVERY = 2880  # rounds between two full scans for vectors that no document owns: about twice a day
 
@@ -93,6 +94,7 @@ class EmbeddedApp:
         for name, work in assembly.work(self._stop).items():
             self._run(name, work)
         self._run("housekeeping", _housekeeping(assembly, self._stop))
+        self._run("postgres", _keep_alive(postgres, self._stop))
         await self._serving()
         self._ownership.announce(self.info)
         log.info("server.ready", url=self.info.url, metrics=self.info.metrics_url)
@@ -162,6 +164,20 @@ def _bind(host: str, port: int) -> socket.socket:
             f"{host}:{port} cannot be bound ({reason}); set SHIELD_PORT to another port, or to 0 for a free one."
         ) from error
     return listener
+
+
+async def _keep_alive(postgres: EmbeddedPostgres, stop: asyncio.Event) -> None:
+    """Start the database again when it dies; meanwhile callers get 503 and jobs wait."""
+    while not stop.is_set():
+        if not await asyncio.to_thread(postgres.alive):
+            log.error("postgres.died")
+            try:
+                await asyncio.to_thread(postgres.revive)
+                log.warning("postgres.back")
+            except DatabaseUnavailable:
+                log.error("postgres.does_not_start")  # noqa: TRY400  the reason is in its own log; the next round tries again
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _WATCH)
 
 
 async def _warm_up(parts: Parts, stop: asyncio.Event) -> None:

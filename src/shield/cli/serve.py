@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -34,7 +36,8 @@ def up(
     from shield.telemetry.logs import configure
 
     settings = load()
-    configure(settings.log_format, settings.log_level)
+    told = "SHIELD_LOG_LEVEL" in os.environ or not sys.stderr.isatty()
+    configure(settings.log_format, settings.log_level if told else "warning")  # at a terminal the progress says it all
     return asyncio.run(_up(settings, samples=samples, once=once))
 
 
@@ -121,7 +124,6 @@ async def _welcome(app: EmbeddedApp, out: Console, *, samples: bool, began: floa
 
 def _program() -> str:
     """How to call this program from where we are."""
-    import sys
     from pathlib import Path
 
     called = Path(sys.argv[0]).absolute()

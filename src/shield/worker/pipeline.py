@@ -147,7 +147,7 @@ class _Pages:
 
     async def _record_outcome(self, outcome: DocumentOutcome) -> None:
         await _record(self._tools, self._context, self._tally, outcome)
-        await self._context.progress(**self._tally.numbers())
+        await self._context.progress(pages_fetched=self._tally.counted, **self._tally.numbers())
 
 
 class IngestHandler:

@@ -47,6 +47,11 @@ class Tally:
         }
 
     @property
+    def counted(self) -> int:
+        """Pages for which a request was sent."""
+        return sum(1 for outcome in self.outcomes.values() if outcome.counted)
+
+    @property
     def failed(self) -> int:
         """Documents that gave nothing, or whose graph step failed."""
         return sum(1 for outcome in self.outcomes.values() if outcome.status is OutcomeStatus.FAILED)
