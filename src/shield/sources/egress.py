@@ -138,6 +138,8 @@ class EgressGuard:
             return [ip_address(host)]
         except ValueError:
             pass
+        if host == "localhost" or host.endswith(".localhost"):
+            return [IPv4Address("127.0.0.1")]  # by definition (RFC 6761), whatever a resolver says or does not know
         try:
             async with asyncio.timeout(self._timeout):
                 answers = await self._resolve(host, port)
