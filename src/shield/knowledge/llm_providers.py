@@ -9,6 +9,7 @@ since half an answer reads like a whole one.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ SERVICE = "llm"
 _MAX_ANSWER = 4 * 1024 * 1024
 
 
-class _HttpLlm:
+class _HttpLlm(ABC):
     """What both endpoints share; a subclass knows the path, the body and where the answer is."""
 
     provider = ""
@@ -115,14 +116,17 @@ class _HttpLlm:
         first = self.path.split("/", 2)[1]
         return base.removesuffix(f"/{first}") + self.path  # the base may be given with or without `/v1`, `/api`
 
+    @abstractmethod
     def _body(self, messages: list[dict[str, str]], json: bool) -> dict[str, Any]:
-        raise NotImplementedError
+        """The request for these messages."""
 
+    @abstractmethod
     def _completion(self, answer: Any) -> Completion:
-        raise NotImplementedError
+        """What an answer says."""
 
+    @abstractmethod
     def _was_cut(self, answer: Any) -> bool:
-        raise NotImplementedError
+        """Whether the answer ended at a limit."""
 
 
 class OpenAILlm(_HttpLlm):

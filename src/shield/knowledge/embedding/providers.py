@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ Floats = npt.NDArray[np.float32]
 _PIECE = re.compile(r"\w+|[^\w\s]")
 
 
-class _HttpEmbedder:
+class _HttpEmbedder(ABC):
     """What both endpoints share; a subclass knows the path, the body and where the vectors are."""
 
     path = ""
@@ -109,11 +110,13 @@ class _HttpEmbedder:
         first = self.path.split("/", 2)[1]
         return base.removesuffix(f"/{first}") + self.path  # the base may be given with or without `/v1`, `/api`
 
+    @abstractmethod
     def _body(self, texts: list[str]) -> dict[str, Any]:
-        raise NotImplementedError
+        """The request for these texts."""
 
+    @abstractmethod
     def _rows(self, answer: Any) -> list[Floats]:
-        raise NotImplementedError
+        """The vectors in an answer."""
 
 
 class OpenAIEmbedder(_HttpEmbedder):
