@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -76,6 +77,7 @@ async def test_a_crawl_is_followed_listed_and_judged(running: Running, command: 
         code, out = await command("jobs", "list")
         assert job["job_id"] in out
         assert (await command("jobs", "watch", job["job_id"]))[0] == 0
+        assert (await parsed(command, "jobs", "watch", job["job_id"], "--strict", code=20))["outcome"] == "partial"
         code, out = await command("jobs", "cancel", job["job_id"])
         assert (code, "job.ended" in out) == (12, True)
         again = await parsed(command, "jobs", "retry", job["job_id"])
@@ -135,6 +137,12 @@ async def test_a_wrong_setting_is_named(command: Command, monkeypatch: pytest.Mo
     monkeypatch.setenv("SHIELD_JOBS_LEASE", "soon")
     code, out = await command("kb", "list")
     assert (code, "SHIELD_JOBS_LEASE" in out, "config.invalid" in out) == (2, True, True)
+
+
+def test_the_shell_completes_commands() -> None:
+    environment = {**os.environ, "_SHIELD_COMPLETE": "complete_bash", "COMP_WORDS": "shield cra", "COMP_CWORD": "1"}
+    result = subprocess.run([sys.executable, "-m", "shield"], env=environment, capture_output=True, text=True, check=False)
+    assert result.stdout.split() == ["crawl"]
 
 
 def test_help_imports_nothing_heavy() -> None:

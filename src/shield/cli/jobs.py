@@ -79,7 +79,9 @@ def show(job_id: JobArgument, as_json: Json = False) -> int:
 
 
 def watch(
-    job_id: JobArgument, strict: Annotated[bool, typer.Option("--strict", help="Exit with 20 if some documents failed.")] = False
+    job_id: JobArgument,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 20 if some documents failed.")] = False,
+    as_json: Json = False,
 ) -> int:
     """Follow a job to its end."""
     from shield.cli.progress import exit_code, follow, report
@@ -88,7 +90,7 @@ def watch(
         return await follow(shield, await shield.job(LOCAL, job_id), console(stderr=True), label="Job")
 
     job = with_shield(work)
-    report(job, console())
+    print_json(job) if as_json else report(job, console())
     return exit_code(job, strict=strict)
 
 
