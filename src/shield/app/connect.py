@@ -1,7 +1,7 @@
 """The way to a server: the data directory's owner if there is one, otherwise ourselves.
 
 A client that outlives its server (a stdio client, a command that follows a job) looks again when the server is gone, and
-may become the owner then. Requests are repeated once after such a change; all of them are safe to repeat: an identical live
+may become the owner then. Requests are repeated after such a change; all of them are safe to repeat: an identical live
 job is shared, a note with the same text is the same note.
 """
 
@@ -18,6 +18,8 @@ from shield.errors import ServerUnreachable
 from shield.service.port import Shield
 from shield.settings import Settings
 
+_PATIENCE = 10.0  # seconds to look for another server after one was lost
+_PAUSE = 0.1  # seconds between two looks
 _STREAMS = frozenset({"events", "put_upload", "upload"})
 """Calls that hand over or return a stream, which cannot be begun again."""
 
@@ -72,14 +74,19 @@ class _Shared:
 
     def _call(self, name: str) -> Any:
         async def call(*args: Any, **options: Any) -> Any:
-            shield = await self.current()
-            try:
-                return await getattr(shield, name)(*args, **options)
-            except ServerUnreachable:
-                async with self._lock:
-                    if self._shield is shield:
-                        self._shield = None
-                return await getattr(await self.current(), name)(*args, **options)
+            clock = asyncio.get_running_loop().time
+            until = clock() + _PATIENCE
+            while True:
+                shield = await self.current()
+                try:
+                    return await getattr(shield, name)(*args, **options)
+                except ServerUnreachable:
+                    if clock() > until:
+                        raise
+                    async with self._lock:
+                        if self._shield is shield:
+                            self._shield = None
+                await asyncio.sleep(_PAUSE)  # a killed owner holds its lock and its port a moment longer than its connections
 
         return call
 
