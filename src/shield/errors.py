@@ -353,7 +353,7 @@ class DocumentEmpty(ShieldError):
     """No text could be found in the file."""
 
     code, status = "document.empty", 422
-    advice = "If it is a scan, install the `ocr` extra; otherwise check the file."
+    advice = "If it is a scan, run it through OCR first: pictures of text are not read in this version. Otherwise check the file."
 
 
 class DocumentEncodingUnknown(ShieldError):
@@ -496,14 +496,14 @@ class PageEmpty(ShieldError):
     """The page has no readable text."""
 
     code, status = "page.empty", 422
-    advice = "The page may need JavaScript: crawl it with render `browser` where Chromium is installed."
+    advice = "The page may need JavaScript, which this version does not run; ingest its text another way."
 
 
 class PageNeedsBrowser(ShieldError):
     """The page shows its text only with JavaScript, and no browser is available."""
 
     code, status = "page.needs_browser", 422
-    advice = "Install Chromium where the worker runs (`shield doctor` tells how) and crawl with render `browser`."
+    advice = "Crawl with render `http`, or ingest the text another way: no worker here offers a browser."
 
 
 class UrlInvalid(ShieldError):

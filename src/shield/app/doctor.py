@@ -46,7 +46,7 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """All findings, the needed ones first."""
-    checks: tuple[Callable[[Settings], Finding], ...] = (_python, _packages, _model, _data_dir, _disk, _port, _browser, _ocr, _llm)
+    checks: tuple[Callable[[Settings], Finding], ...] = (_python, _packages, _model, _data_dir, _disk, _port, _llm)
     return [check(settings) for check in checks]
 
 
@@ -102,24 +102,6 @@ def _port(settings: Settings) -> Finding:
                 "Port", "broken", f"{settings.host}:{settings.port} is taken", "Choose another with SHIELD_PORT (0 = any free one)."
             )
     return Finding("Port", "ok", f"{settings.host}:{settings.port} is free")
-
-
-def _browser(_: Settings) -> Finding:
-    found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-    if found:
-        return Finding("Chromium", "ok", found)
-    return Finding(
-        "Chromium",
-        "optional",
-        "pages that need JavaScript are reported as such",
-        "Debian: apt-get install --no-install-recommends chromium",
-    )
-
-
-def _ocr(_: Settings) -> Finding:
-    if importlib.util.find_spec("rapidocr") is not None:
-        return Finding("OCR", "ok", "rapidocr is installed")
-    return Finding("OCR", "optional", "scanned pages have no text", "Install the extra: pip install 'hx-citadel-shield[ocr]'")
 
 
 def _llm(settings: Settings) -> Finding:
