@@ -98,7 +98,10 @@ async def _over_cli(directory: Path, leaves: dict[str, type[ShieldError]]) -> li
             out = io.StringIO()
             with contextlib.redirect_stdout(out):
                 status = await asyncio.to_thread(run, ["find", code, "--json"])
-            shown = json.loads(out.getvalue() or "{}").get("error", {})
+            try:
+                shown = json.loads(out.getvalue()).get("error", {})
+            except ValueError:
+                shown = {}  # a command that prints no JSON lacks the error
             if status != leaf.exit_code or not _same(leaf, shown):
                 lacking.append(code)
     return lacking
