@@ -71,6 +71,15 @@ def _same(leaf: type[ShieldError], shown: dict[str, Any]) -> bool:
     return (shown.get("code"), shown.get("message", shown.get("detail")), shown.get("advice")) == (leaf.code, leaf.sentence(), leaf.advice)
 
 
+def _parsed(text: str) -> dict[str, Any]:
+    """What was printed or answered; nothing, if it is no JSON object: the error is then lacking."""
+    try:
+        shown = json.loads(text)
+    except ValueError:
+        return {}
+    return shown if isinstance(shown, dict) else {}
+
+
 async def _over_mcp(app: EmbeddedApp, leaves: dict[str, type[ShieldError]]) -> list[str]:
     lacking = []
     async with Client(f"{app.info.url}/mcp") as client:
@@ -86,7 +95,7 @@ async def _over_rest(app: EmbeddedApp, leaves: dict[str, type[ShieldError]]) -> 
     async with httpx.AsyncClient(base_url=app.info.url) as http:
         for code, leaf in leaves.items():
             answer = await http.post("/find", json={"query": code})
-            if answer.status_code != leaf.status or not _same(leaf, answer.json()):
+            if answer.status_code != leaf.status or not _same(leaf, _parsed(answer.text)):
                 lacking.append(code)
     return lacking
 
@@ -98,10 +107,7 @@ async def _over_cli(directory: Path, leaves: dict[str, type[ShieldError]]) -> li
             out = io.StringIO()
             with contextlib.redirect_stdout(out):
                 status = await asyncio.to_thread(run, ["find", code, "--json"])
-            try:
-                shown = json.loads(out.getvalue()).get("error", {})
-            except ValueError:
-                shown = {}  # a command that prints no JSON lacks the error
+            shown = _parsed(out.getvalue()).get("error", {})
             if status != leaf.exit_code or not _same(leaf, shown):
                 lacking.append(code)
     return lacking
