@@ -43,7 +43,7 @@ async def _record_all(_handler: IngestHandler, context: JobContext) -> Ending:
 
 
 def _mute(error: ShieldError) -> dict[str, Any]:
-    return {"code": error.code, "message": error.message, "retryable": error.retryable}
+    return {"code": error.code, "message": error.message, "advice": "", "retryable": error.retryable}
 
 
 async def prove(*, sabotage: bool) -> bool:
