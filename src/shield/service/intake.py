@@ -117,7 +117,7 @@ class IntakeCases(JobCases):
     async def _accept(self, request: JobRequest) -> JobView:
         try:
             job = await self.parts.jobs.accept(request)
-        except Exception:
+        except Exception:  # whatever refused the job, the content stored for it alone goes; the refusal itself passes on
             await self._drop(request)
             raise
         if request.upload_id is not None and job.spec.get("upload_id") != str(request.upload_id):
