@@ -62,6 +62,8 @@ class PostgresSettings(Group):
 class RedisSettings(Group):
     url: SecretStr | None = None
     """Redis or Valkey for server mode: hints and events only, it may be lost at any time."""
+    timeout: Duration = seconds(2)
+    """Longest wait for an answer; a blocking read lasts half of it."""
 
 
 class QdrantSettings(Group):
@@ -324,6 +326,24 @@ class ClientSettings(Group):
     """Longest silence of a Shield server while it answers; more than any of its own limits."""
 
 
+class OrchestratorSettings(Group):
+    url: str | None = None
+    """Where `shield mcp` finds the orchestrator, for example http://127.0.0.1:8001."""
+
+
+class WorkerSettings(Group):
+    fetch: int = Field(4, ge=1, le=64)
+    """Jobs of one process that fetch at once."""
+    convert: int = Field(1, ge=1, le=16)
+    """Documents of one process that are converted at once."""
+    index: int = Field(2, ge=1, le=64)
+    """Documents of one process that are embedded and indexed at once."""
+    graph: int = Field(1, ge=1, le=8)
+    """Knowledge bases whose graph one process writes at once; each takes a process of its own."""
+    memory: ByteSize = ByteSize(2 * GiB)
+    """Resident memory from which a worker's idle children are recycled and no job is begun until it has shrunk; 0 = no ceiling."""
+
+
 class BreakerSettings(Group):
     threshold: int = Field(5, ge=1)
     """Failures in a row that open a circuit."""
@@ -389,6 +409,8 @@ class Settings(BaseSettings):
     api: ApiSettings = ApiSettings()
     client: ClientSettings = ClientSettings()
     breaker: BreakerSettings = BreakerSettings()
+    orchestrator: OrchestratorSettings = OrchestratorSettings()
+    worker: WorkerSettings = WorkerSettings()
 
     @field_validator("allowed_hosts", "allowed_origins", mode="before")
     @classmethod

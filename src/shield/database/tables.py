@@ -118,6 +118,8 @@ jobs = Table(
     Column("waiting_for", Text),  # the dependency it was last handed back for
     _json("progress"),
     Column("traceparent", Text),
+    Column("budget_tokens", BigInteger),  # most tokens of language models it may spend; NULL = no limit
+    _count("tokens"),  # spent so far, all attempts and its graph steps together
     _now("created_at"),
     _at("started_at"),
     _at("finished_at"),
@@ -362,4 +364,91 @@ cursors_secret = Table(
     Column("singleton", Boolean, primary_key=True, server_default=text("true")),
     Column("secret", LargeBinary, nullable=False),  # signs the opaque cursors; random, made by the migration
     CheckConstraint("singleton", name="one_row"),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("runner", Text, nullable=False, server_default="fleet"),
+    Column("slots", Integer, nullable=False),
+    Column("offers", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),  # needs it can meet
+    Column("version", Text, nullable=False),
+    _now("started_at"),
+    _now("seen_at"),  # renewed with every heartbeat; one not seen for a lease is dead
+)
+
+upload_parts = Table(
+    "upload_parts",
+    metadata,
+    Column("upload_id", Uuid, ForeignKey("uploads.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("content", LargeBinary, nullable=False),
+)
+
+web_pages = Table(
+    "web_pages",
+    metadata,
+    Column("knowledge_base_id", Uuid, ForeignKey("knowledge_bases.id", ondelete="CASCADE"), primary_key=True),
+    Column("url", Text, primary_key=True),  # canonical, as requested
+    Column("final_url", Text, nullable=False),
+    Column("document_id", Uuid),  # NULL: a page without content of its own
+    Column("etag", Text),
+    Column("last_modified", Text),
+    Column("body_hash", Text),  # sha256 of the body as fetched
+    Column("recipe", Text, nullable=False, server_default=""),  # converter, chunker and model it was stored with
+    Column("links", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),  # outgoing, canonical, in order
+    Column("job_id", Uuid),  # the last crawl that saw it
+    _now("fetched_at"),
+    Index("ix_web_pages_document_id", "document_id"),
+)
+
+collections = Table(
+    "collections",
+    metadata,
+    Column("id", Uuid, primary_key=True, server_default=text("gen_random_uuid()")),
+    Column("knowledge_base_id", Uuid, ForeignKey("knowledge_bases.id", ondelete="CASCADE"), nullable=False),
+    Column("model", Text, nullable=False),
+    Column("dim", Integer, nullable=False),
+    Column("state", Text, nullable=False),  # shadow -> ready -> (flipped: the base names it) | retired -> dropped
+    Column("job_id", Uuid),
+    _json("report"),  # the comparison on golden queries
+    _now("created_at"),
+    _at("flipped_at"),
+    _at("keep_until"),
+    CheckConstraint("state IN ('shadow','ready','live','retired','failed')", name="state"),
+    Index("ix_collections_knowledge_base_id", "knowledge_base_id"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),  # the 8 visible characters
+    Column("sha256", LargeBinary, nullable=False),
+    Column("principal", Text, nullable=False),
+    Column("name", Text, nullable=False, server_default=""),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("knowledge_bases", ARRAY(Text)),  # NULL = all
+    Column("created_by", Text, nullable=False),
+    _now("created_at"),
+    _at("expires_at"),
+    _at("revoked_at"),
+    _at("last_used_at"),
+    Index("ix_api_keys_principal", "principal"),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("status", Text, nullable=False, server_default="pending"),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    _now("available_at"),
+    _at("lease_until"),
+    Column("code", Text),  # why the last attempt failed
+    _now("created_at"),
+    _at("finished_at"),
+    CheckConstraint("status IN ('pending','delivered','failed')", name="status"),
+    Index("ix_webhook_deliveries_due", "available_at", postgresql_where=text("status = 'pending'")),
 )
