@@ -43,6 +43,7 @@ def create_app(
     *,
     principal_of: PrincipalOf = local_principal,
     samples: Path | None = None,
+    rest: bool = True,
 ) -> FastAPI:
     """The application.
 
@@ -53,6 +54,7 @@ def create_app(
         mcp_app: FastMCP's `http_app(path="/mcp", stateless_http=True)`; host and origin are checked here, so its own check stays off.
         principal_of: who a request acts for.
         samples: directory of a static site to serve at `/samples/`.
+        rest: serve the REST API; without it only `/mcp`, liveness and readiness answer.
 
     Raises:
         ConfigInvalid: the settings would serve strangers, or name hosts that cannot be read.
@@ -74,7 +76,7 @@ def create_app(
     )
     app.state.context = Context(shield, settings, principal_of)
     problems.install(app)
-    for module in _ROUTERS:
+    for module in _ROUTERS if rest else (health,):
         app.include_router(module.router)
     if mcp_app is not None:
         problems.install_inner(mcp_app)

@@ -1,12 +1,19 @@
-"""The parts of one process, put together from the bottom up; who builds them also takes them down, in reverse order."""
+"""The parts of a process, put together from the bottom up; who builds them also takes them down, in reverse order.
+
+`connect_core` makes what every process needs (database, index, embedder, metrics). On it stand the two halves: `answering`
+(queries, intake, chores) and `working` (jobs and graph steps). `shield up` has both, an orchestrator the first, a worker the second.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shield import __version__
 from shield.app import probes
@@ -15,7 +22,7 @@ from shield.auth import LOCAL
 from shield.database.engine import create_engine
 from shield.database.migrate import check_version, upgrade
 from shield.jobs.events import JobEvents
-from shield.jobs.model import Job, JobKind
+from shield.jobs.model import FLEET, Job, JobId, JobKind
 from shield.jobs.repository import JobRepository
 from shield.knowledge.bases import Bases
 from shield.knowledge.deletion import Deletion
@@ -25,10 +32,11 @@ from shield.knowledge.embedding.cache import CachedEmbedder
 from shield.knowledge.graph.reader import GraphReader
 from shield.knowledge.graph.runner import GraphRunner
 from shield.knowledge.library import Library
-from shield.knowledge.llm import create_llm
+from shield.knowledge.llm import Llm, create_llm
 from shield.knowledge.search import Searcher
 from shield.knowledge.sweep import Sweeper
 from shield.knowledge.vectors import create_index
+from shield.knowledge.vectors.port import VectorIndex
 from shield.resilience import Breakers
 from shield.service.cursors import Cursors, cursor_secret
 from shield.service.parts import Parts
@@ -45,28 +53,66 @@ from shield.worker.pipeline import CrawlHandler, DeleteHandler, IngestHandler, T
 
 
 @dataclass(frozen=True)
-class Assembly:
-    """Everything that runs or answers in one process."""
+class Core:
+    """What every process has."""
 
+    settings: Settings
+    dsn: str
+    engine: AsyncEngine
+    breakers: Breakers
+    metrics: Metrics
+    index: VectorIndex
+    embedder: CachedEmbedder
+    llm: Llm | None
+    bases: Bases
+    jobs: JobRepository
+    events: JobEvents
+    library: Library
+    uploads: Uploads
+
+
+@dataclass(frozen=True)
+class Answering:
+    """What answers callers."""
+
+    core: Core
     parts: Parts
+    sweeper: Sweeper
+
+
+@dataclass(frozen=True)
+class Working:
+    """What runs jobs."""
+
+    core: Core
     worker: Worker
     runner: GraphRunner
-    sweeper: Sweeper
-    metrics: Metrics
+    converter: Converter
 
     def work(self, stop: asyncio.Event) -> dict[str, Coroutine[Any, Any, None]]:
         """What runs until `stop` is set, by name."""
         return {"worker": self.worker.run(stop), "graph": self.runner.run(stop)}
 
 
-async def assemble(settings: Settings, dsn: str, stack: AsyncExitStack) -> Assembly:
-    """Connect, migrate and build; everything that needs closing is pushed on `stack`."""
+@dataclass
+class Wake:
+    """Tells whoever should look for work at once; the worker of this process, or nobody, until someone is named."""
+
+    targets: list[Any] = field(default_factory=list)
+
+    def __call__(self, job_id: JobId | None = None) -> None:
+        for target in self.targets:
+            target(job_id)
+
+
+async def connect_core(settings: Settings, dsn: str, stack: AsyncExitStack, *, migrate: bool) -> Core:
+    """Connect, and migrate if this process owns the schema; everything that needs closing is pushed on `stack`."""
     engine = create_engine(dsn, settings.postgres)
     stack.push_async_callback(engine.dispose)
-    await upgrade(engine)
+    if migrate:
+        await upgrade(engine)
     await check_version(engine, __version__)
     breakers = Breakers(settings.breaker)
-    metrics = Metrics(breakers)
     index = create_index(settings, breakers)
     stack.push_async_callback(index.close)
     embedder = CachedEmbedder(create_embedder(settings.embedding, breakers), engine)
@@ -74,52 +120,85 @@ async def assemble(settings: Settings, dsn: str, stack: AsyncExitStack) -> Assem
     llm = create_llm(settings.llm, breakers)
     if llm is not None:
         stack.push_async_callback(llm.close)
-    graph = GraphReader(engine, dsn, embedder, settings)
-    stack.push_async_callback(graph.close)
-    runner = GraphRunner(engine, dsn, embedder, llm, settings)
-    stack.push_async_callback(runner.close)
     bases = Bases(engine, embedder.model, embedder.dim)
     await bases.ensure_default(owner=LOCAL.name)
-    jobs, events = JobRepository(engine, settings.jobs), JobEvents()
-    library = Library(engine, index, embedder)
-    uploads = Uploads(engine, settings.data_dir / "uploads", settings.file)
-    converter = Converter(settings.file, settings.data_dir / "cache" / "convert")
-    stack.push_async_callback(converter.close)
-    deletion = Deletion(engine, index, embedder, settings.data_dir, erase_upload=uploads.erase, settings=settings.library)
-    worker = _worker(settings, Tools(engine, jobs, bases, library, deletion, uploads, converter, metrics.document), jobs, events, metrics)
-    parts = Parts(
+    return Core(
         settings=settings,
+        dsn=dsn,
         engine=engine,
-        jobs=jobs,
-        events=events,
-        bases=bases,
-        library=library,
-        search=Searcher(engine, index, embedder, settings.query, settings.library),
-        documents=Documents(engine),
-        vectors=index,
-        uploads=uploads,
-        cursors=Cursors(await cursor_secret(engine), settings.query.cursor_ttl),
-        graph=graph,
+        breakers=breakers,
+        metrics=Metrics(breakers),
+        index=index,
         embedder=embedder,
         llm=llm,
-        probes=probes.of(engine, index, settings, breakers),
-        notify=worker.notify,
+        bases=bases,
+        jobs=JobRepository(engine, settings.jobs),
+        events=JobEvents(),
+        library=Library(engine, index, embedder),
+        uploads=Uploads(engine, settings.data_dir / "uploads", settings.file),
     )
-    return Assembly(parts, worker, runner, Sweeper(engine, index, embedder, settings.library), metrics)
 
 
-def _worker(settings: Settings, tools: Tools, jobs: JobRepository, events: JobEvents, metrics: Metrics) -> Worker:
+async def answering(core: Core, stack: AsyncExitStack, notify: Wake) -> Answering:
+    """The half that answers; `notify` is called with each accepted or cancelled job."""
+    settings = core.settings
+    graph = GraphReader(core.engine, core.dsn, core.embedder, settings)
+    stack.push_async_callback(graph.close)
+    parts = Parts(
+        settings=settings,
+        engine=core.engine,
+        jobs=core.jobs,
+        events=core.events,
+        bases=core.bases,
+        library=core.library,
+        search=Searcher(core.engine, core.index, core.embedder, settings.query, settings.library),
+        documents=Documents(core.engine),
+        vectors=core.index,
+        uploads=core.uploads,
+        cursors=Cursors(await cursor_secret(core.engine), settings.query.cursor_ttl),
+        graph=graph,
+        embedder=core.embedder,
+        llm=core.llm,
+        probes=probes.of(core.engine, core.index, settings, core.breakers),
+        notify=notify,
+    )
+    return Answering(core, parts, Sweeper(core.engine, core.index, core.embedder, settings.library))
+
+
+def working(core: Core, stack: AsyncExitStack, *, runner: str = FLEET, scratch: Path | None = None) -> Working:
+    """The half that runs jobs of `runner`.
+
+    `scratch` is a directory of this process alone; by default one in the data directory, which has one owner.
+    """
+    settings = core.settings
+    graph = GraphRunner(core.engine, core.dsn, core.embedder, core.llm, settings)
+    stack.push_async_callback(graph.close)
+    converter = Converter(settings.file, scratch or settings.data_dir / "cache" / "convert")
+    stack.push_async_callback(converter.close)
+    deletion = Deletion(
+        core.engine, core.index, core.embedder, settings.data_dir, erase_upload=core.uploads.erase, settings=settings.library
+    )
+    tools = Tools(core.engine, core.jobs, core.bases, core.library, deletion, core.uploads, converter, core.metrics.document)
+    return Working(core, _worker(core, tools, runner), graph, converter)
+
+
+def _worker(core: Core, tools: Tools, runner: str) -> Worker:
+    settings = core.settings
     fetcher = create_fetcher(settings)
     crawler = Crawler(tools.engine, fetcher, settings.crawl)
-    own_site = settings.egress.model_copy(update={"allow": (*settings.egress.allow, f"127.0.0.1/32:{settings.port}")})
-    sample_crawler = Crawler(tools.engine, create_fetcher(settings.model_copy(update={"egress": own_site})), settings.crawl)
+    by_principal = {}
+    if settings.mode == "embedded":  # the samples are pages of this very server
+        own_site = settings.egress.model_copy(update={"allow": (*settings.egress.allow, f"127.0.0.1/32:{settings.port}")})
+        own_fetcher = create_fetcher(settings.model_copy(update={"egress": own_site}))
+        by_principal[SAMPLES.name] = Crawler(tools.engine, own_fetcher, settings.crawl)
 
     def ended(job: Job) -> None:
-        metrics.job_finished(job.kind, job.status, seconds_between(job.started_at or job.created_at, job.finished_at) or 0.0, job.outcome)
+        seconds = seconds_between(job.started_at or job.created_at, job.finished_at) or 0.0
+        core.metrics.job_finished(job.kind, job.status, seconds, job.outcome)
 
     handlers: dict[JobKind, Handler] = {
-        JobKind.CRAWL: CrawlHandler(tools, crawler, {SAMPLES.name: sample_crawler}),
+        JobKind.CRAWL: CrawlHandler(tools, crawler, by_principal),
         JobKind.INGEST: IngestHandler(tools, fetcher),
         JobKind.DELETE: DeleteHandler(tools),
     }
-    return Worker(jobs, handlers, settings.jobs, events, ended=ended)
+    return Worker(core.jobs, handlers, settings.jobs, core.events, runner=runner, ended=ended)

@@ -1,4 +1,4 @@
-"""`shield up` and `shield mcp`: serve."""
+"""The commands that serve: `up` (everything in one process), and `api`, `mcp`, `worker` (the processes of a fleet)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from shield.app.embedded import EmbeddedApp
+    from shield.app.fleet import FleetProcess
     from shield.service.models import JobView
     from shield.settings import Settings
 
@@ -23,6 +24,8 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("up")(up)
     app.command("mcp")(mcp)
+    app.command("api")(api)
+    app.command("worker")(worker)
 
 
 def up(
@@ -42,20 +45,68 @@ def up(
 
 
 def mcp(
-    stdio: Annotated[bool, typer.Option("--stdio", help="Speak MCP over standard input and output.")] = False,
+    stdio: Annotated[bool, typer.Option("--stdio", help="Speak MCP over standard input and output, sharing the data directory.")] = False,
 ) -> int:
-    """Serve MCP over stdio, sharing the data directory with everything else."""
-    if not stdio:
-        raise typer.BadParameter("over HTTP, MCP is served by `shield up`; this command needs --stdio")
+    """Serve MCP: over HTTP for an orchestrator (SHIELD_ORCHESTRATOR_URL), or over stdio."""
     import asyncio
 
-    from shield.app.stdio import serve_stdio
     from shield.settings import load
     from shield.telemetry.logs import configure
 
     settings = load()
+    if not stdio:
+        from shield.app.fleet import McpProcess
+
+        configure(settings.log_format, settings.log_level)
+        return _run(McpProcess, settings)
+    from shield.app.stdio import serve_stdio
+
     configure(settings.log_format, "warning" if settings.log_level == "info" else settings.log_level)
     asyncio.run(serve_stdio(settings))
+    return Exit.OK
+
+
+def api() -> int:
+    """Run an orchestrator of a fleet: REST, job intake, queries, events (server mode)."""
+    from shield.app.fleet import ApiProcess
+    from shield.settings import load
+    from shield.telemetry.logs import configure
+
+    settings = load()
+    configure(settings.log_format, settings.log_level)
+    return _run(ApiProcess, settings)
+
+
+def worker() -> int:
+    """Run a worker of a fleet: jobs and graph steps; SIGTERM hands running jobs back (server mode)."""
+    from shield.app.fleet import WorkerProcess
+    from shield.settings import load
+    from shield.telemetry.logs import configure
+
+    settings = load()
+    configure(settings.log_format, settings.log_level)
+    return _run(WorkerProcess, settings)
+
+
+def _run(kind: type[FleetProcess], settings: Settings) -> int:
+    """Run one process of a fleet until it is told to stop, or a part of it dies."""
+    import asyncio
+    import signal
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        async with kind(settings) as process:
+            typer.echo(" ".join(filter(None, (process.addresses.url, process.addresses.metrics_url))))
+            stopped, failed = asyncio.create_task(stop.wait()), asyncio.create_task(process.failed())
+            await asyncio.wait({stopped, failed}, return_when=asyncio.FIRST_COMPLETED)
+            if failed.done():
+                failed.result()
+            failed.cancel()
+            stopped.cancel()
+
+    asyncio.run(run())
     return Exit.OK
 
 

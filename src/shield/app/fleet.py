@@ -1,0 +1,129 @@
+"""The processes of a fleet: orchestrator, MCP server, worker; each stands alone on PostgreSQL, Redis and a Qdrant server.
+
+None of them migrates the database (`shield db upgrade` does), none keeps anything on its disk that matters, and each may be killed
+at any point. They find each other through the database and Redis only; the MCP server alone is told where an orchestrator is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import structlog
+
+from shield.app.process import Process, address, bind
+from shield.auth import LOCAL
+from shield.errors import ConfigInvalid
+from shield.settings import Settings
+from shield.telemetry.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+API_PORT = 8001
+"""The orchestrator's port where none is set: it may share a machine with an MCP server."""
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where a process answers; a worker has metrics only."""
+
+    metrics_url: str
+    url: str | None = None
+
+
+def server_dsn(settings: Settings) -> str:
+    """The database of a fleet.
+
+    Raises:
+        ConfigInvalid: this is not server mode.
+    """
+    if settings.mode != "server" or settings.postgres.dsn is None:
+        raise ConfigInvalid("This command needs SHIELD_MODE=server; on one machine, `shield up` does everything in one process.")
+    return settings.postgres.dsn.get_secret_value()
+
+
+class FleetProcess(Process):
+    """What the three have in common."""
+
+    addresses: Addresses
+
+    def _announce(self, role: str, metrics: Metrics, url: str | None = None) -> None:
+        from shield.telemetry.server import MetricsServer
+
+        exporter = MetricsServer(metrics, self._settings.host, self._settings.metrics_port)
+        self._stack.callback(exporter.close)
+        self.addresses = Addresses(f"{address(self._settings.host, exporter.port)}/metrics", url)
+        log.info("process.ready", role=role, url=url, metrics=self.addresses.metrics_url)
+
+
+class ApiProcess(FleetProcess):
+    """The orchestrator: REST, intake, queries, events, relay, housekeeping."""
+
+    async def _start(self) -> None:
+        dsn = server_dsn(self._settings)
+        port = self._settings.port if "port" in self._settings.model_fields_set else API_PORT
+        listener = bind(self._settings.host, port)
+        self._stack.callback(listener.close)
+        settings = self._settings.model_copy(update={"port": listener.getsockname()[1]})
+        from shield.api.app import create_app
+        from shield.app.assembly import Wake, answering, connect_core
+        from shield.app.chores import housekeeping, warm_up
+        from shield.service.local import LocalShield
+
+        core = await connect_core(settings, dsn, self._stack, migrate=False)
+        wake = Wake()
+        answers = await answering(core, self._stack, wake)
+        shield = LocalShield(answers.parts)
+        url = address(settings.host, settings.port)
+        shield.base_url = settings.public_url or url
+        self._serve(create_app(shield, settings, core.metrics), listener)
+        self._run("warm-up", warm_up(answers.parts, self._stop))
+        self._run("housekeeping", housekeeping(answers, self._stop))
+        await self._serving()
+        self._announce("api", core.metrics, url)
+
+
+class McpProcess(FleetProcess):
+    """The MCP server: the tools, answered by an orchestrator."""
+
+    async def _start(self) -> None:
+        if self._settings.orchestrator.url is None:
+            raise ConfigInvalid("`shield mcp` over HTTP needs SHIELD_ORCHESTRATOR_URL, or --stdio to serve one client on this machine.")
+        listener = bind(self._settings.host, self._settings.port)
+        self._stack.callback(listener.close)
+        settings = self._settings.model_copy(update={"port": listener.getsockname()[1]})
+        from typing import cast
+
+        from shield.api.app import create_app
+        from shield.mcp.server import create_mcp, http_app
+        from shield.resilience import Breakers
+        from shield.service.guarded import GuardedShield
+        from shield.service.port import Shield
+        from shield.service.remote import RemoteShield
+
+        breakers = Breakers(settings.breaker)
+        metrics = Metrics(breakers)
+        remote = RemoteShield(str(settings.orchestrator.url), settings=settings.client)
+        self._stack.push_async_callback(remote.aclose)
+        shield = cast("Shield", GuardedShield(remote, breakers))
+        mcp = create_mcp(shield, metrics, settings, principal=lambda: LOCAL)
+        self._serve(create_app(shield, settings, metrics, http_app(mcp), rest=False), listener)
+        await self._serving()
+        self._announce("mcp", metrics, address(settings.host, settings.port))
+
+
+class WorkerProcess(FleetProcess):
+    """A worker: jobs and graph steps."""
+
+    async def _start(self) -> None:
+        dsn = server_dsn(self._settings)
+        self._stop_limit += self._settings.jobs.drain.total_seconds() * 2
+        from shield.app.assembly import connect_core, working
+        from shield.app.scratch import private_scratch
+
+        core = await connect_core(self._settings, dsn, self._stack, migrate=False)
+        scratch = await asyncio.to_thread(private_scratch, self._settings.data_dir / "cache" / "convert")
+        crew = working(core, self._stack, scratch=scratch)
+        for name, work in crew.work(self._stop).items():
+            self._run(name, work)
+        self._announce("worker", core.metrics)

@@ -1,0 +1,134 @@
+"""A running process: its parts are started bottom up, its tasks run until it stops, and it stops top down in bounded time.
+
+`EmbeddedApp` (everything in one process) and the processes of a fleet (`fleet.py`) are made of this. A subclass starts what it
+consists of in `_start`, pushing on `_stack` whatever has to be closed, and hands long-lived work to `_run`. When a part ends by
+itself, `failed` raises what it died of, and the entry point ends the process: a process that lost a part is worth nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Coroutine, Iterator
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, Self
+
+from shield.errors import ConfigInvalid
+from shield.settings import Settings
+
+if TYPE_CHECKING:
+    import uvicorn
+    from starlette.types import ASGIApp
+
+_STOP_LIMIT = 2.0  # seconds that requests and tasks get to end by themselves, beyond what a worker needs to drain
+
+
+class Process:
+    """Use it as an async context manager."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stack = AsyncExitStack()
+        self._stop = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._server: uvicorn.Server | None = None
+        self._stop_limit = _STOP_LIMIT
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._close()
+
+    async def failed(self) -> None:
+        """Return never, unless a part of the process dies; then raise what it died of."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+        raise RuntimeError("a part of the server stopped by itself")
+
+    async def _start(self) -> None:
+        raise NotImplementedError
+
+    def _run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Let `work` run until the process stops."""
+        self._tasks.append(asyncio.create_task(work, name=name))
+
+    def _serve(self, app: ASGIApp, listener: socket.socket) -> None:
+        """Answer HTTP on `listener`."""
+        import uvicorn
+
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            timeout_graceful_shutdown=1,
+            timeout_keep_alive=30,
+            server_header=False,
+            ws="none",
+        )
+        self._server = _server(config)
+        self._run("http", self._server.serve(sockets=[listener]))
+
+    async def _serving(self) -> None:
+        """Return when HTTP is answered; raise what kept it from that."""
+        while self._server is not None and not self._server.started:
+            for task in self._tasks:
+                if task.done():
+                    task.result()
+            await asyncio.sleep(0.01)
+
+    async def _close(self) -> None:
+        self._stop.set()
+        if self._server is not None:
+            self._server.should_exit = True
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=self._stop_limit)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._stack.aclose()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """The listening socket, bound before anything heavy starts, so that a taken port is known at once.
+
+    Raises:
+        ConfigInvalid: the address cannot be bound.
+    """
+    # The protocol is named because asyncio sets TCP_NODELAY only then: 8 ms a call instead of 54.
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or "not an address"
+        raise ConfigInvalid(
+            f"{host}:{port} cannot be bound ({reason}); set SHIELD_PORT to another port, or to 0 for a free one."
+        ) from error
+    return listener
+
+
+def address(host: str, port: int) -> str:
+    """The URL of a server bound to `host` and `port`."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _server(config: uvicorn.Config) -> uvicorn.Server:
+    """An HTTP server without signal handlers of its own: the process's entry point decides when to stop."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+    return Server(config)
