@@ -23,6 +23,9 @@ test: sync ## all tests that need no cluster
 up: sync ## set everything up, build the samples, answer one question, and serve (ARGS=--no-samples)
 	@$(RUN) shield up $(ARGS)
 
+dev: sync ## a whole fleet on this machine: PostgreSQL, Valkey, Qdrant peer, orchestrator, MCP server, 2 workers; prints its URLs (ARGS=)
+	@$(RUN) python -m tests.fleet $(ARGS)
+
 generate: sync ## renew the generated files (API reference, OpenAPI, settings)
 	@$(RUN) python tools/generate_docs.py
 
@@ -51,4 +54,4 @@ format: sync ## format the code
 	@$(RUN) ruff format .
 	@$(RUN) ruff check --fix .
 
-.PHONY: help sync check test up generate proof-fresh proof-delete proof-errors bench-memory coverage build format
+.PHONY: help sync check test up dev generate proof-fresh proof-delete proof-errors bench-memory coverage build format
