@@ -269,6 +269,13 @@ class NothingIngested(ShieldError):
     advice = "Read the outcomes: each page or document names its own reason."
 
 
+class SpecInvalid(ShieldError):
+    """The file that specifies the job cannot be read."""
+
+    code, status, exit_code = "job.spec_invalid", 422, Exit.BAD_SPEC
+    advice = "Correct the file; `shield run-job --help` and docs/RUN_JOB.md show its form."
+
+
 class LeaseLost(ShieldError):
     """Another worker took over this job."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +13,8 @@ from shield.cli.common import console
 from shield.errors import Exit
 
 if TYPE_CHECKING:
+    import asyncio
+
     from rich.console import Console
 
     from shield.app.embedded import EmbeddedApp
@@ -26,6 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command("mcp")(mcp)
     app.command("api")(api)
     app.command("worker")(worker)
+    app.command("run-job")(run_job)
 
 
 def up(
@@ -88,15 +92,45 @@ def worker() -> int:
     return _run(WorkerProcess, settings)
 
 
-def _run(kind: type[FleetProcess], settings: Settings) -> int:
-    """Run one process of a fleet until it is told to stop, or a part of it dies."""
+def run_job(
+    spec: Annotated[Path, typer.Option("--spec", help="JSON file: uid, knowledge_base, spec, and optionally principal, priority.")],
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 20 if some documents failed.")] = False,
+) -> int:
+    """Run one job to its end in this process (a pod of its own); the exit code says how it ended (docs/EXIT_CODES.md)."""
+    import asyncio
+
+    from shield.app.run_job import read_order
+    from shield.app.run_job import run_job as run
+    from shield.settings import load
+    from shield.telemetry.logs import configure
+
+    settings = load()
+    configure(settings.log_format, settings.log_level)
+    order = read_order(spec)
+
+    async def until_stopped() -> int:
+        return await run(settings, order, _stop_on_signals(), strict=strict)
+
+    return asyncio.run(until_stopped())
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """An event that SIGINT and SIGTERM set."""
     import asyncio
     import signal
 
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+def _run(kind: type[FleetProcess], settings: Settings) -> int:
+    """Run one process of a fleet until it is told to stop, or a part of it dies."""
+    import asyncio
+
     async def run() -> None:
-        stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        stop = _stop_on_signals()
         async with kind(settings) as process:
             typer.echo(" ".join(filter(None, (process.addresses.url, process.addresses.metrics_url))))
             stopped, failed = asyncio.create_task(stop.wait()), asyncio.create_task(process.failed())
@@ -112,7 +146,6 @@ def _run(kind: type[FleetProcess], settings: Settings) -> int:
 
 async def _up(settings: Settings, *, samples: bool, once: bool) -> int:
     import asyncio
-    import signal
     import time
 
     from shield.app.embedded import EmbeddedApp
@@ -128,9 +161,7 @@ async def _up(settings: Settings, *, samples: bool, once: bool) -> int:
     if not isinstance(found, Ownership):
         raise DataDirectoryBusy(f"A Shield server (process {found.pid}) already serves this data directory at {found.url}.")
     out = console()
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = _stop_on_signals()
     async with EmbeddedApp(settings, found) as app:
         work = asyncio.create_task(_welcome(app, out, samples=samples, began=began))
         stopped = asyncio.create_task(stop.wait())
@@ -175,8 +206,6 @@ async def _welcome(app: EmbeddedApp, out: Console, *, samples: bool, began: floa
 
 def _program() -> str:
     """How to call this program from where we are."""
-    from pathlib import Path
-
     called = Path(sys.argv[0]).absolute()
     return str(called.relative_to(Path.cwd())) if called.is_relative_to(Path.cwd()) and called.name == "shield" else "shield"
 

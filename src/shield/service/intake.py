@@ -26,7 +26,7 @@ from shield.errors import (
     PageNeedsBrowser,
     UnknownKnowledgeBase,
 )
-from shield.jobs.model import JobKind, JobRequest, Priority
+from shield.jobs.model import FLEET, JobKind, JobRequest, Priority
 from shield.knowledge.bases import DEFAULT
 from shield.knowledge.model import KnowledgeBase
 from shield.service.audit import record
@@ -49,8 +49,9 @@ class IntakeCases(JobCases):
         idempotency_key: str | None = None,
         traceparent: str | None = None,
         local_caller: bool = False,
+        runner: str = FLEET,
     ) -> JobView:
-        """Accept a crawl or a document; see `Shield.ingest`."""
+        """Accept a crawl or a document; see `Shield.ingest`. `runner`: whose job it is, when it is not the fleet's."""
         who.require(Scope.CRAWL if isinstance(request.spec, CrawlSpec) else Scope.KB_WRITE)
         base = await self._base(who, request.knowledge_base)
         if isinstance(request.spec, CrawlSpec):
@@ -72,6 +73,7 @@ class IntakeCases(JobCases):
                 request_hash=_hash(kind, base.id, request.priority, fingerprint),
                 payload_bytes=size,
                 idempotency_key=idempotency_key,
+                runner=runner,
                 needs=needs,
                 priority=Priority(request.priority),
                 traceparent=traceparent,

@@ -97,6 +97,11 @@ class Worker:
 
     # -- what others call ---------------------------------------------------------------------------------------------
 
+    @property
+    def offers(self) -> frozenset[str]:
+        """The needs this worker can meet."""
+        return self._offers
+
     def notify(self, job_id: JobId | None = None) -> None:
         """Look at once instead of at the next tick: for work, or, with the id of a job running here, for a cancel."""
         nudge = self._nudges.get(job_id) if job_id is not None else None
