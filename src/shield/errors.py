@@ -215,6 +215,27 @@ class KnowledgeBaseHasNoGraph(ShieldError):
     advice = "Use mode `naive`, or create a knowledge base with `graph: true`."
 
 
+class ReindexNotPossible(ShieldError):
+    """The knowledge base cannot be reindexed that way now."""
+
+    code, status = "kb.reindex_refused", 409
+    advice = "Follow the message; `shield kb collections NAME` shows what the base has."
+
+
+class ReindexIncomplete(ShieldError):
+    """The collection does not hold every document yet."""
+
+    code, status, retryable, fault = "kb.reindex_incomplete", 409, True, Fault.SERVER
+    advice = "Wait until the missing documents are indexed, then try again; `shield kb collections NAME` counts them."
+
+
+class NothingToFlip(ShieldError):
+    """There is no collection that this knowledge base could change to."""
+
+    code, status = "kb.nothing_to_flip", 409
+    advice = "Flipping needs a reindex that is ready, rolling back one that was flipped at most seven days ago."
+
+
 # -- jobs -------------------------------------------------------------------------------------------------------------
 
 
@@ -576,10 +597,24 @@ class QueryTimeout(ShieldError):
 
 
 class Unauthenticated(ShieldError):
-    """The request carries no valid credential."""
+    """The request carries no credential."""
 
     code, status, exit_code = "auth.required", 401, Exit.AUTH
-    advice = "Send `Authorization: Bearer` with a valid key or token."
+    advice = "Send `Authorization: Bearer` with a valid key or token; the command line reads SHIELD_API_KEY."
+
+
+class CredentialInvalid(ShieldError):
+    """The credential is wrong, has expired, was revoked, or is meant for another server."""
+
+    code, status, exit_code = "auth.invalid", 401, Exit.AUTH
+    advice = "Use a valid key (an administrator makes one with `shield keys create`), or get a new token for this server."
+
+
+class IdentityUnavailable(ShieldError):
+    """The credential cannot be checked at the moment."""
+
+    code, status, retryable, fault, exit_code = "auth.unavailable", 503, True, Fault.DEPENDENCY, Exit.TRANSIENT
+    advice = "Try again after the time in Retry-After; the identity provider, or the orchestrator, does not answer."
 
 
 class Forbidden(ShieldError):
@@ -587,6 +622,13 @@ class Forbidden(ShieldError):
 
     code, status, exit_code = "auth.forbidden", 403, Exit.AUTH
     advice = "Ask an administrator for the scope named in the message."
+
+
+class UnknownKey(ShieldError):
+    """There is no such API key, or it has ended."""
+
+    code, status = "auth.key_not_found", 404
+    advice = "List the keys with `shield keys list`; only a valid key can be rotated."
 
 
 class QueueFull(ShieldError):
@@ -660,6 +702,22 @@ class DatabaseUnavailable(ShieldError):
     advice = "Try again in a moment."
 
 
+class DatabaseBusy(ShieldError):
+    """The database is being upgraded, backed up or restored by somebody else."""
+
+    code, status, retryable, fault = "dependency.database_busy", 503, True, Fault.DEPENDENCY
+    exit_code = Exit.TRANSIENT
+    advice = "Try again when that has ended; SHIELD_POSTGRES_SCHEMA_WAIT sets how long is waited."
+
+
+class SchemaBehind(ShieldError):
+    """The database has not been upgraded to this version yet."""
+
+    code, status, retryable, fault = "dependency.schema_behind", 503, True, Fault.DEPENDENCY
+    exit_code = Exit.TRANSIENT
+    advice = "Run `shield db upgrade` once, from this version."
+
+
 class ServerUnreachable(ShieldError):
     """The Shield server does not answer."""
 
@@ -694,3 +752,49 @@ class DataDirectoryBusy(ShieldError):
 
     code, status, fault, exit_code = "config.data_dir_busy", 500, Fault.SERVER, Exit.TRANSIENT
     advice = "Stop the other process, or choose another directory with SHIELD_DATA_DIR."
+
+
+class DatabaseUnsuitable(ShieldError):
+    """The database server does not meet what Shield needs."""
+
+    code, status, fault, exit_code = "config.database", 500, Fault.SERVER, Exit.USAGE
+    advice = "Follow the message; docs/DATABASE.md says what is needed."
+
+
+# -- backups ----------------------------------------------------------------------------------------------------------
+
+
+class BackupDamaged(ShieldError):
+    """The backup is not whole, or is no backup."""
+
+    code, status = "backup.damaged", 422
+    advice = "Take another backup; nothing was changed."
+
+
+class BackupTooNew(ShieldError):
+    """The backup, or the database, was made by a newer version than this one."""
+
+    code, status, exit_code = "backup.too_new", 422, Exit.USAGE
+    advice = "Use the version that the message names, or a later one."
+
+
+class BackupPlaceRefused(ShieldError):
+    """The backup cannot be written or read there."""
+
+    code, status, exit_code = "backup.place", 422, Exit.USAGE
+    advice = "Name a new file, or s3://bucket/key with the AWS_* variables of your object store."
+
+
+class BackupPlaceUnavailable(ShieldError):
+    """The object store does not answer."""
+
+    code, status, retryable, fault = "backup.place_unavailable", 503, True, Fault.DEPENDENCY
+    exit_code = Exit.TRANSIENT
+    advice = "Try again in a moment."
+
+
+class DatabaseNotEmpty(ShieldError):
+    """The database holds documents or jobs already."""
+
+    code, status = "backup.database_not_empty", 409
+    advice = "Restore into an empty database, or replace everything in this one with --force."

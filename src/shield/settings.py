@@ -8,6 +8,7 @@ demands its three URLs. Defaults are decided in one table; change one only with 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from shield.errors import ConfigInvalid
 
@@ -57,6 +58,10 @@ class PostgresSettings(Group):
     """Longest wait for a connection."""
     statement_timeout: Duration = seconds(30)
     """Longest single statement."""
+    schema_wait: Duration = seconds(60)
+    """How long a process of a fleet waits for the schema to be upgraded, and an upgrade for its turn."""
+    lock_timeout: Duration = seconds(5)
+    """Longest wait of a migration for a table, during which everybody else waits behind it; then it lets go and tries again."""
 
 
 class RedisSettings(Group):
@@ -73,6 +78,14 @@ class QdrantSettings(Group):
     """Qdrant's API key."""
     timeout: Duration = seconds(10)
     """Longest single call."""
+    replicas: int = Field(1, ge=1, le=16)
+    """Copies of each collection on a Qdrant cluster; with more than one, writes and reads ask a majority."""
+    on_disk: bool = True
+    """Keep the vectors of new collections in files that the kernel caches, instead of all in memory."""
+    quantization: Literal["int8", "none"] = "int8"
+    """How new collections are searched: `int8` = first over bytes kept in memory, then exactly over the candidates."""
+    max_field_indexes: int = Field(32, ge=0, le=256)
+    """Metadata fields a collection is indexed by, each when a filter first uses it; later ones are filtered without an index."""
 
 
 class EmbeddingSettings(Group):
@@ -92,6 +105,10 @@ class EmbeddingSettings(Group):
     """Threads of the builtin model."""
     timeout: Duration = seconds(60)
     """Longest single call."""
+
+
+class ShadowSettings(EmbeddingSettings):
+    """A second embedding model beside `embedding`: for a reindex, and for bases that are still on the other one."""
 
 
 class LlmSettings(Group):
@@ -297,16 +314,67 @@ class LibrarySettings(Group):
     """How long a cached vector is kept that no passage uses."""
     max_delete_batch: int = Field(20, ge=1, le=1000)
     """Documents whose deletion is proven in one pass over the stores."""
+    rollback_window: Duration = timedelta(days=7)
+    """How long after a flip the old collection is still written, so that a rollback finds it complete; then it is dropped."""
+    golden_questions: int = Field(50, ge=1, le=500)
+    """Questions a reindex takes from stored headings when the request brings none."""
+    found_tolerance: float = Field(0.05, ge=0, le=1)
+    """By how much the new collection's found rate may lie below the old one's for a reindex to flip by itself."""
 
 
 class AuthSettings(Group):
     mode: Literal["none", "api-key", "oidc"] = "none"
-    """Who may call: `none` serves loopback only."""
+    """Who may call: `none` serves loopback only; `api-key` keys made with `shield keys`; `oidc` access tokens of your identity provider."""
     allow_open: bool = False
     """Second half of saying twice that an open server may leave loopback (the first is SHIELD_HOST)."""
+    key_grace: Duration = timedelta(hours=24)
+    """How long a rotated key stays valid beside its successor."""
+    key_seen: Duration = seconds(60)
+    """Least pause between two writes of a key's last use."""
+    introspection_ttl: Duration = Field(seconds(30), le=seconds(30))
+    """How long an MCP server of a fleet remembers what the orchestrator said about a key."""
+    hop_secret: SecretStr | None = None
+    """Shared by the processes of a fleet, at least 32 bytes: signs the short-lived token that says for whom an MCP server calls."""
+    clock_skew: Duration = Field(seconds(30), le=seconds(300))
+    """How far the clocks of token issuers may be off."""
+    issuer: str | None = None
+    """OIDC: the issuer's address, exactly as its tokens name it."""
+    audience: Annotated[tuple[str, ...], NoDecode] = ()
+    """OIDC: what tokens must be meant for (comma-separated); default: the public URL, and the same with /mcp."""
+    jwks_url: str | None = None
+    """OIDC: address of the issuer's keys; default: as its discovery document says."""
+    jwks_ttl: Duration = timedelta(hours=1)
+    """OIDC: after this time the issuer's keys are fetched again."""
+    jwks_keep: Duration = timedelta(hours=24)
+    """OIDC: how long known keys go on while the issuer cannot be reached."""
+    jwks_pause: Duration = seconds(10)
+    """OIDC: least pause between two fetches, after a failure and for unknown keys alike."""
+    jwks_timeout: Duration = seconds(5)
+    """OIDC: longest fetch."""
+    scope_claims: Annotated[tuple[str, ...], NoDecode] = ("scope", "scp")
+    """OIDC: claims that hold scopes (comma-separated)."""
+    group_claim: str | None = None
+    """OIDC: claim that holds groups or roles, for SHIELD_AUTH_SCOPE_MAP only; a dot leads into a nested claim."""
+    scope_map: Annotated[tuple[str, ...], NoDecode] = ()
+    """OIDC: more scopes by scope or group, as `theirs=ours` (comma-separated): platform-team=admin,readers=kb:read."""
+    kb_claim: str = "knowledge_bases"
+    """OIDC: claim that lists the knowledge bases granted; `*` = all; a dot leads into a nested claim."""
+    kb_default: Annotated[tuple[str, ...], NoDecode] = ("default",)
+    """OIDC: knowledge bases of a token without that claim (comma-separated); `*` = all."""
+    audit_queries: bool = False
+    """Keep an audit record of each search and question: who, where, a keyed hash and the length; never the text."""
+
+    @field_validator("audience", "scope_claims", "scope_map", "kb_default", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(item.strip() for item in value.split(",") if item.strip())
+        return value
 
 
 class ApiSettings(Group):
+    key: SecretStr | None = None
+    """Key or token that the command line shows to the server at SHIELD_URL."""
     max_body_bytes: ByteSize = ByteSize(2 * MiB)
     """Largest request body other than an upload."""
     body_idle: Duration = seconds(30)
@@ -370,6 +438,8 @@ class Settings(BaseSettings):
         nested_model_default_partial_update=True,
     )
 
+    url: str | None = None
+    """A running Shield server that the command line talks to, instead of the data directory's owner."""
     mode: Literal["embedded", "server"] = "embedded"
     """`embedded` = one process with its own PostgreSQL; `server` = a fleet on services you run."""
     host: str = "127.0.0.1"
@@ -397,6 +467,7 @@ class Settings(BaseSettings):
     redis: RedisSettings = RedisSettings()
     qdrant: QdrantSettings = QdrantSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
+    shadow: ShadowSettings = ShadowSettings()
     llm: LlmSettings = LlmSettings()
     egress: EgressSettings = EgressSettings()
     crawl: CrawlSettings = CrawlSettings()
@@ -435,8 +506,9 @@ class Settings(BaseSettings):
                 raise ValueError(f"SHIELD_MODE=server needs {', '.join(missing)}")
         if self.llm.provider != "none" and not (self.llm.base_url and self.llm.model):
             raise ValueError("SHIELD_LLM_PROVIDER needs SHIELD_LLM_BASE_URL and SHIELD_LLM_MODEL")
-        if self.embedding.provider != "builtin" and not self.embedding.base_url:
-            raise ValueError("SHIELD_EMBEDDING_PROVIDER needs SHIELD_EMBEDDING_BASE_URL")
+        for name, group in (("EMBEDDING", self.embedding), ("SHADOW", self.shadow)):
+            if group.provider != "builtin" and not group.base_url:
+                raise ValueError(f"SHIELD_{name}_PROVIDER needs SHIELD_{name}_BASE_URL")
         return self
 
     @classmethod
@@ -448,7 +520,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, _SecretFiles(settings_cls), env_settings
+        return init_settings, _SecretFiles(settings_cls), _Environment(settings_cls)
 
 
 class _SecretFiles(PydanticBaseSettingsSource):
@@ -459,18 +531,32 @@ class _SecretFiles(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for group, info in self.settings_cls.model_fields.items():
-            model = info.annotation
-            if not (isinstance(model, type) and issubclass(model, Group)):
-                continue
-            for name, field in model.model_fields.items():
-                path = os.environ.get(f"{PREFIX}{group}_{name}_FILE".upper())
-                if path and (SecretStr in getattr(field.annotation, "__args__", ()) or (group, name) == ("qdrant", "url")):
-                    try:
-                        found.setdefault(group, {})[name] = Path(path).read_text(encoding="utf-8").strip()
-                    except OSError as error:
-                        raise ConfigInvalid(f"{PREFIX}{group}_{name}_FILE".upper() + " names a file that cannot be read.") from error
+        for variable, (group, name) in _secret_files().items():
+            if path := os.environ.get(variable):
+                try:
+                    found.setdefault(group, {})[name] = Path(path).read_text(encoding="utf-8").strip()
+                except (OSError, UnicodeDecodeError) as error:
+                    raise ConfigInvalid(f"{variable} names a file that cannot be read.") from error
         return found
+
+
+class _Environment(EnvSettingsSource):
+    """The environment without the variables that `_SecretFiles` reads, which would look like unknown fields of their groups."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {name: value for name, value in super()._load_env_vars().items() if name.upper() not in _secret_files()}
+
+
+def _secret_files() -> dict[str, tuple[str, str]]:
+    """The variables that may name a file, with the group and field each stands for."""
+    groups = {name: info.annotation for name, info in Settings.model_fields.items()}
+    return {
+        f"{PREFIX}{group}_{name}_FILE".upper(): (group, name)
+        for group, model in groups.items()
+        if isinstance(model, type) and issubclass(model, Group)
+        for name, field in model.model_fields.items()
+        if SecretStr in getattr(field.annotation, "__args__", ()) or (group, name) == ("qdrant", "url")
+    }
 
 
 def load(**overrides: Any) -> Settings:
