@@ -74,6 +74,9 @@ knowledge_bases = Table(
     Column("graph", Boolean, nullable=False, server_default=text("true")),
     Column("embedding_model", Text, nullable=False),
     Column("embedding_dim", Integer, nullable=False),
+    # The model the base was made with, once a reindex has changed the one above: documents are cut and hashed for it all their life.
+    Column("founding_model", Text),
+    Column("founding_dim", Integer),
     Column("owner", Text, nullable=False),
     Column("deleting", Boolean, nullable=False, server_default=text("false")),  # invisible, takes no new documents
     _now("created_at"),
@@ -410,14 +413,23 @@ collections = Table(
     Column("knowledge_base_id", Uuid, ForeignKey("knowledge_bases.id", ondelete="CASCADE"), nullable=False),
     Column("model", Text, nullable=False),
     Column("dim", Integer, nullable=False),
-    Column("state", Text, nullable=False),  # shadow -> ready -> (flipped: the base names it) | retired -> dropped
-    Column("job_id", Uuid),
-    _json("report"),  # the comparison on golden queries
+    Column("state", Text, nullable=False),  # shadow -> ready -> live (the base names it) -> retired; the row goes with the vectors
+    Column("job_id", Uuid),  # the reindex or rebuild that filled it last
+    _json("report"),  # the comparison on golden queries: numbers, never text
     _now("created_at"),
-    _at("flipped_at"),
-    _at("keep_until"),
+    _at("flipped_at"),  # when it became live, or was retired
+    _at("keep_until"),  # of a retired one: written until then, so that a rollback finds it complete
     CheckConstraint("state IN ('shadow','ready','live','retired','failed')", name="state"),
-    Index("ix_collections_knowledge_base_id", "knowledge_base_id"),
+    UniqueConstraint("knowledge_base_id", "model", "dim"),
+)
+
+missing_points = Table(
+    "missing_points",
+    metadata,
+    # Documents whose live revision this collection may lack; whoever indexes it takes the note away.
+    Column("collection_id", Uuid, ForeignKey("collections.id", ondelete="CASCADE"), primary_key=True),
+    Column("document_id", Uuid, primary_key=True),
+    Index("ix_missing_points_document_id", "document_id"),
 )
 
 api_keys = Table(
@@ -430,6 +442,7 @@ api_keys = Table(
     Column("scopes", ARRAY(Text), nullable=False),
     Column("knowledge_bases", ARRAY(Text)),  # NULL = all
     Column("created_by", Text, nullable=False),
+    Column("replaced_by", Text),  # the key a rotation made of it
     _now("created_at"),
     _at("expires_at"),
     _at("revoked_at"),

@@ -20,6 +20,7 @@ def upgrade() -> None:
         sa.Column("scopes", postgresql.ARRAY(sa.Text()), nullable=False),
         sa.Column("knowledge_bases", postgresql.ARRAY(sa.Text()), nullable=True),
         sa.Column("created_by", sa.Text(), nullable=False),
+        sa.Column("replaced_by", sa.Text(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
@@ -55,8 +56,8 @@ def upgrade() -> None:
             ["knowledge_base_id"], ["knowledge_bases.id"], name=op.f("fk_collections_knowledge_base_id_knowledge_bases"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_collections")),
+        sa.UniqueConstraint("knowledge_base_id", "model", "dim", name=op.f("uq_collections_knowledge_base_id_model_dim")),
     )
-    op.create_index("ix_collections_knowledge_base_id", "collections", ["knowledge_base_id"], unique=False)
     op.create_table(
         "upload_parts",
         sa.Column("upload_id", sa.Uuid(), nullable=False),
@@ -102,20 +103,35 @@ def upgrade() -> None:
     op.create_index(
         "ix_webhook_deliveries_due", "webhook_deliveries", ["available_at"], unique=False, postgresql_where=sa.text("status = 'pending'")
     )
+    op.create_table(
+        "missing_points",
+        sa.Column("collection_id", sa.Uuid(), nullable=False),
+        sa.Column("document_id", sa.Uuid(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["collection_id"], ["collections.id"], name=op.f("fk_missing_points_collection_id_collections"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("collection_id", "document_id", name=op.f("pk_missing_points")),
+    )
+    op.create_index("ix_missing_points_document_id", "missing_points", ["document_id"], unique=False)
     op.add_column("jobs", sa.Column("budget_tokens", sa.BigInteger(), nullable=True))
     op.add_column("jobs", sa.Column("tokens", sa.BigInteger(), server_default=sa.text("0"), nullable=False))
+    op.add_column("knowledge_bases", sa.Column("founding_model", sa.Text(), nullable=True))
+    op.add_column("knowledge_bases", sa.Column("founding_dim", sa.Integer(), nullable=True))
     op.execute("UPDATE schema_version SET version = '0002'")
 
 
 def downgrade() -> None:
+    op.drop_column("knowledge_bases", "founding_dim")
+    op.drop_column("knowledge_bases", "founding_model")
     op.drop_column("jobs", "tokens")
     op.drop_column("jobs", "budget_tokens")
+    op.drop_index("ix_missing_points_document_id", table_name="missing_points")
+    op.drop_table("missing_points")
     op.drop_index("ix_webhook_deliveries_due", table_name="webhook_deliveries", postgresql_where=sa.text("status = 'pending'"))
     op.drop_table("webhook_deliveries")
     op.drop_index("ix_web_pages_document_id", table_name="web_pages")
     op.drop_table("web_pages")
     op.drop_table("upload_parts")
-    op.drop_index("ix_collections_knowledge_base_id", table_name="collections")
     op.drop_table("collections")
     op.drop_table("workers")
     op.drop_index("ix_api_keys_principal", table_name="api_keys")
