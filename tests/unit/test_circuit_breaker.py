@@ -149,7 +149,7 @@ class TestOpening:
         assert breakers.states()["llm"] == 2
 
     def test_every_dependency_of_the_design_has_its_circuit(self, breakers: Breakers) -> None:
-        assert set(breakers.states()) == set(SERVICES) == {"orchestrator", "qdrant", "embedding", "llm"}
+        assert set(breakers.states()) == set(SERVICES) == {"orchestrator", "qdrant", "embedding", "shadow", "llm"}
 
 
 class TestWhatAnErrorMeans:

@@ -24,6 +24,8 @@ class JobKind(StrEnum):
     CRAWL = "crawl"
     INGEST = "ingest"
     DELETE = "delete"
+    REINDEX = "reindex"
+    REBUILD = "rebuild"
 
 
 class Status(StrEnum):

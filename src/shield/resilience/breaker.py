@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SERVICES = ("orchestrator", "qdrant", "embedding", "llm")
+SERVICES = ("orchestrator", "qdrant", "embedding", "shadow", "llm")
 """The dependencies behind a breaker; one breaker each, never one per address."""
 
 _CLOSED, _OPEN = "closed", "opened"

@@ -59,7 +59,7 @@ class JobAccepted(Model):
 class JobView(JobAccepted):
     """A job as its owner sees it."""
 
-    kind: Literal["crawl", "ingest", "delete"]
+    kind: Literal["crawl", "ingest", "delete", "reindex", "rebuild"]
     stage: str
     outcome: Literal["complete", "partial"] | None = None
     priority: str
