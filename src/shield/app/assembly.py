@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shield import __version__
@@ -20,7 +21,7 @@ from shield.app import probes
 from shield.app.samples import SAMPLES
 from shield.auth import LOCAL
 from shield.database.engine import create_engine
-from shield.database.migrate import check_version, upgrade
+from shield.database.migrate import check_version, upgrade, wait_for_schema
 from shield.jobs.events import JobEvents
 from shield.jobs.model import FLEET, Job, JobId, JobKind
 from shield.jobs.repository import JobRepository
@@ -50,6 +51,8 @@ from shield.telemetry.metrics import Metrics
 from shield.worker.context import Handler
 from shield.worker.loop import Worker
 from shield.worker.pipeline import CrawlHandler, DeleteHandler, IngestHandler, Tools
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -106,12 +109,15 @@ class Wake:
 
 
 async def connect_core(settings: Settings, dsn: str, stack: AsyncExitStack, *, migrate: bool) -> Core:
-    """Connect, and migrate if this process owns the schema; everything that needs closing is pushed on `stack`."""
+    """Connect, and migrate if this process owns the schema, or wait until it is there; what needs closing is pushed on `stack`."""
     engine = create_engine(dsn, settings.postgres)
     stack.push_async_callback(engine.dispose)
     if migrate:
-        await upgrade(engine)
-    await check_version(engine, __version__)
+        await upgrade(engine, settings=settings.postgres)
+        await check_version(engine, __version__)
+    else:
+        limit = settings.postgres.schema_wait
+        await wait_for_schema(engine, __version__, limit, report=lambda why: log.warning("schema.waiting", why=why))
     breakers = Breakers(settings.breaker)
     index = create_index(settings, breakers)
     stack.push_async_callback(index.close)
