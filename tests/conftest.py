@@ -20,6 +20,7 @@ from shield.database.embedded import EmbeddedPostgres
 from shield.database.engine import create_engine
 from shield.database.migrate import upgrade
 from shield.settings import PostgresSettings, Settings, load
+from tests.peers.valkey import Valkey
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 _TEMPLATE = "shield_template"
@@ -66,6 +67,21 @@ async def engine(dsn: str) -> AsyncIterator[AsyncEngine]:
     engine = create_engine(dsn, PostgresSettings())
     yield engine
     await engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[Valkey]:
+    """A Valkey server for this test process."""
+    server = Valkey().start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def valkey(valkey_server: Valkey) -> Valkey:
+    """The same server, running and empty; a test may kill it."""
+    valkey_server.start().wipe()
+    return valkey_server
 
 
 @pytest.fixture
