@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 from shield.errors import ConfigInvalid
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from shield.knowledge.embedding.choice import Embedders
     from shield.knowledge.embedding.port import Embedder
     from shield.resilience import Breakers
-    from shield.settings import EmbeddingSettings
+    from shield.settings import EmbeddingSettings, Settings
 
 
-def create_embedder(settings: EmbeddingSettings, breakers: Breakers) -> Embedder:
-    """The embedder that the settings name; nothing is loaded or called yet.
+def create_embedder(settings: EmbeddingSettings, breakers: Breakers, service: str = "embedding") -> Embedder:
+    """The embedder that the settings name, behind the circuit breaker `service`; nothing is loaded or called yet.
 
     Raises:
         ConfigInvalid: the builtin provider is asked for another model or dimension than it has.
@@ -26,4 +29,18 @@ def create_embedder(settings: EmbeddingSettings, breakers: Breakers) -> Embedder
         return BuiltinEmbedder(batch=settings.batch, threads=settings.threads)
     from shield.knowledge.embedding.providers import OllamaEmbedder, OpenAIEmbedder
 
-    return OpenAIEmbedder(settings, breakers) if settings.provider == "openai" else OllamaEmbedder(settings, breakers)
+    return (OpenAIEmbedder if settings.provider == "openai" else OllamaEmbedder)(settings, breakers, service)
+
+
+def create_embedders(settings: Settings, breakers: Breakers, engine: AsyncEngine) -> Embedders:
+    """The model for new knowledge bases and, beside it, the other one that the settings name and the builtin one.
+
+    Raises:
+        ConfigInvalid: the builtin provider is asked for another model or dimension than it has.
+    """
+    from shield.knowledge.embedding.choice import Embedders
+    from shield.settings import EmbeddingSettings
+
+    shadow = create_embedder(settings.shadow, breakers, "shadow")
+    builtin = create_embedder(EmbeddingSettings(batch=settings.embedding.batch, threads=settings.embedding.threads), breakers)
+    return Embedders([create_embedder(settings.embedding, breakers), shadow, builtin], engine)

@@ -20,6 +20,7 @@ from sqlalchemy import text as sql
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shield.database.engine import database_errors
+from shield.errors import DependencyMisconfigured
 from shield.knowledge.embedding.port import Embedder
 
 Floats = npt.NDArray[np.float32]
@@ -65,6 +66,16 @@ class CachedEmbedder:
         """Wordpieces of a text."""
         return self._embedder.count_tokens(text)
 
+    def of(self, model: str, dim: int) -> CachedEmbedder:
+        """The embedder of that model, which is this one or, in a set of them, another.
+
+        Raises:
+            DependencyMisconfigured: there is none here; vectors of two models must not meet.
+        """
+        if (model, dim) != (self.model, self.dim):
+            raise DependencyMisconfigured(f"No embedder is configured for the model {model} with {dim} dimensions.", service="embedding")
+        return self
+
     async def embed(self, texts: Sequence[str]) -> Floats:
         """Unit vectors of the texts, in their order, each new one stored before this returns.
 
@@ -107,9 +118,13 @@ class CachedEmbedder:
             with database_errors():
                 async with self._engine.begin() as connection:
                     removed += (await connection.execute(_FORGET, {"hashes": part})).rowcount
-            for key in part:
-                self._queries.pop(key, None)
+            self.forget_questions(part)
         return removed
+
+    def forget_questions(self, hashes: Iterable[str]) -> None:
+        """Forget questions by the hash of their text."""
+        for key in hashes:
+            self._queries.pop(key, None)
 
     async def close(self) -> None:
         """Let go of the embedder; the engine is the caller's."""

@@ -1,6 +1,6 @@
 """Embedders behind an HTTP endpoint: OpenAI-compatible (`/v1/embeddings`) and Ollama (`/api/embed`).
 
-Every call goes through the circuit breaker `embedding` and has a time limit. What the endpoint answers is checked (number of
+Every call goes through a circuit breaker (`embedding`, or `shadow` for the second model) and has a time limit. What the endpoint answers is checked (number of
 vectors, length, finite values) and brought to length 1; an error never quotes the endpoint's body, which may hold our text.
 Redirects are not followed and proxy variables are not read: the key goes to the configured address only.
 """
@@ -35,7 +35,8 @@ class _HttpEmbedder(ABC):
 
     path = ""
 
-    def __init__(self, settings: EmbeddingSettings, breakers: Breakers) -> None:
+    def __init__(self, settings: EmbeddingSettings, breakers: Breakers, service: str = SERVICE) -> None:
+        self._service = service
         self._settings = settings
         self._breakers = breakers
         self._client: httpx.AsyncClient | None = None
@@ -59,7 +60,7 @@ class _HttpEmbedder(ABC):
         out = np.empty((len(texts), self.dim), dtype=np.float32)
         for start in range(0, len(texts), self._settings.batch):
             part = list(texts[start : start + self._settings.batch])
-            out[start : start + len(part)] = await self._breakers.call(SERVICE, partial(self._request, part))
+            out[start : start + len(part)] = await self._breakers.call(self._service, partial(self._request, part))
         return out
 
     async def close(self) -> None:
@@ -73,26 +74,28 @@ class _HttpEmbedder(ABC):
         try:
             answer = await self._http().post(self._url(), json=self._body(texts))
         except httpx.HTTPError as error:
-            raise DependencyUnavailable("The embedding endpoint does not answer.", service=SERVICE) from error
+            raise DependencyUnavailable("The embedding endpoint does not answer.", service=self._service) from error
         if answer.status_code != 200:
-            raise dependency_error(SERVICE, answer.status_code, _retry_after(answer.headers.get("retry-after")))
+            raise dependency_error(self._service, answer.status_code, _retry_after(answer.headers.get("retry-after")))
         try:
             rows = self._rows(answer.json())
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, binascii.Error) as error:
-            raise DependencyUnavailable("The embedding endpoint answers in an unknown form.", service=SERVICE) from error
+            raise DependencyUnavailable("The embedding endpoint answers in an unknown form.", service=self._service) from error
         return self._checked(rows, len(texts))
 
     def _checked(self, rows: list[Floats], expected: int) -> Floats:
         if len(rows) != expected:
-            raise DependencyUnavailable("The embedding endpoint answers with another number of vectors.", service=SERVICE)
+            raise DependencyUnavailable("The embedding endpoint answers with another number of vectors.", service=self._service)
         lengths = {row.size for row in rows}
         if lengths != {self.dim}:
             found = ", ".join(str(length) for length in sorted(lengths))
-            raise DependencyMisconfigured(f"The embedding model answers with vectors of length {found}, not {self.dim}.", service=SERVICE)
+            raise DependencyMisconfigured(
+                f"The embedding model answers with vectors of length {found}, not {self.dim}.", service=self._service
+            )
         vectors = np.stack(rows)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         if not np.isfinite(norms).all() or (norms == 0).any():
-            raise DependencyUnavailable("The embedding endpoint answers with vectors without a direction.", service=SERVICE)
+            raise DependencyUnavailable("The embedding endpoint answers with vectors without a direction.", service=self._service)
         unit: Floats = (vectors / norms).astype(np.float32)
         return unit
 
