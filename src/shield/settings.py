@@ -99,6 +99,8 @@ class EmbeddingSettings(Group):
     """Address of an OpenAI-compatible or Ollama endpoint."""
     api_key: SecretStr | None = None
     """Key for that endpoint."""
+    api_key_file: Path | None = None
+    """File that holds the key; read again when it changes and when the endpoint refuses the key, so a rotated key needs no restart."""
     batch: int = Field(16, ge=1, le=512)
     """Texts a batch."""
     threads: int = Field(2, ge=1, le=64)
@@ -120,6 +122,10 @@ class LlmSettings(Group):
     """Model name as the endpoint knows it."""
     api_key: SecretStr | None = None
     """Key for the endpoint."""
+    api_key_file: Path | None = None
+    """File that holds the key; read again when it changes and when the endpoint refuses the key, so a rotated key needs no restart."""
+    max_tokens: int = Field(4096, ge=64, le=131_072)
+    """Most tokens the model may answer with; an answer that needs more is refused."""
     concurrency: int = Field(4, ge=1, le=64)
     """Calls in flight at once."""
     timeout: Duration = seconds(120)
@@ -544,7 +550,13 @@ class _Environment(EnvSettingsSource):
     """The environment without the variables that `_SecretFiles` reads, which would look like unknown fields of their groups."""
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
-        return {name: value for name, value in super()._load_env_vars().items() if name.upper() not in _secret_files()}
+        kept_elsewhere = {variable for variable, (group, name) in _secret_files().items() if not _declares(group, f"{name}_file")}
+        return {name: value for name, value in super()._load_env_vars().items() if name.upper() not in kept_elsewhere}
+
+
+def _declares(group: str, name: str) -> bool:
+    model = Settings.model_fields[group].annotation
+    return isinstance(model, type) and issubclass(model, Group) and name in model.model_fields
 
 
 def _secret_files() -> dict[str, tuple[str, str]]:

@@ -58,9 +58,9 @@ class Handler(Protocol):
     async def run(self, context: JobContext) -> Ending:
         """Do the job, or what is left of it (`context.claim.resumed`).
 
-        What is raised decides what becomes of the job: `CircuitOpen`, `DependencyMisconfigured`, `DependencyThrottled` and
-        `DatabaseUnavailable` put it back and spend nothing; another retryable `ShieldError`, or anything unexpected, spends
-        one of its errors; a `ShieldError` that no retry mends fails it.
+        What is raised decides what becomes of the job: `CircuitOpen`, `DependencyMisconfigured`, `DependencyThrottled`,
+        `DatabaseUnavailable` and a `DependencyUnavailable` that names a shared service put it back and spend nothing; another
+        retryable `ShieldError`, or anything unexpected, spends one of its errors; a `ShieldError` that no retry mends fails it.
         """
 
 

@@ -28,6 +28,7 @@ from shield.errors import (
     DeadlineExceeded,
     DependencyMisconfigured,
     DependencyThrottled,
+    DependencyUnavailable,
     InternalError,
     JobCancelled,
     LeaseLost,
@@ -254,7 +255,7 @@ class Worker:
                 return await jobs.cancelled(claim)
             case LeaseLost():
                 raise how
-        if isinstance(how, _WAITS):
+        if isinstance(how, _WAITS) or _shared_outage(how):
             pause = max(how.retry_after or 0, self._settings.backoff_min.total_seconds())
             return await jobs.hand_back(claim, waiting_for(how), timedelta(seconds=pause * random.uniform(1, 1.25)))  # noqa: S311
         if how.retryable and not isinstance(how, DeadlineExceeded):
@@ -325,6 +326,11 @@ def cause(error: Exception) -> Exception:
             if isinstance(leaf, kinds):
                 return leaf
     return leaves[0]
+
+
+def _shared_outage(error: ShieldError) -> bool:
+    """A dependency that everybody uses does not answer: its breaker counts that, not the job; the job's deadline bounds the wait."""
+    return isinstance(error, DependencyUnavailable) and "service" in error.details
 
 
 def waiting_for(error: ShieldError) -> str:

@@ -74,6 +74,7 @@ class TestEndings:
             CircuitOpen(retry_after=30, service="llm"),
             DependencyMisconfigured(service="llm"),
             DependencyThrottled(retry_after=30, service="llm"),
+            DependencyUnavailable(service="llm"),
         ],
         ids=lambda error: error.code,
     )
