@@ -176,12 +176,16 @@ crawl_pages = Table(
     Column("last_modified", Text),
     Column("body", LargeBinary),  # compressed; erased once its document is stored
     Column("links", ARRAY(Text)),  # outgoing, canonical, in order
+    Column("canonical", Text),  # the address it names as its own, if another
+    Column("text_hash", Text),  # sha256 of what it says
+    Column("cut", Boolean, nullable=False, server_default=text("false")),  # some of what it leads to was left out: a limit was reached
     Column("code", Text),
     Column("message", Text),
     _at("fetched_at"),
     CheckConstraint("state IN ('queued','fetched','done','skipped','failed')", name="state"),
     UniqueConstraint("job_id", "url"),
     Index("ix_crawl_pages_final_url", "job_id", "final_url"),
+    Index("ix_crawl_pages_text_hash", "job_id", "text_hash", postgresql_where=text("text_hash IS NOT NULL")),
 )
 
 uploads = Table(
@@ -395,15 +399,20 @@ web_pages = Table(
     Column("knowledge_base_id", Uuid, ForeignKey("knowledge_bases.id", ondelete="CASCADE"), primary_key=True),
     Column("url", Text, primary_key=True),  # canonical, as requested
     Column("final_url", Text, nullable=False),
-    Column("document_id", Uuid),  # NULL: a page without content of its own
+    Column("document_id", Uuid, nullable=False),
+    Column("revision", BigInteger, nullable=False),  # of the document, which it gave
+    Column("start", Text, nullable=False),  # canonical start page of the crawl that stored it last
     Column("etag", Text),
     Column("last_modified", Text),
-    Column("body_hash", Text),  # sha256 of the body as fetched
-    Column("recipe", Text, nullable=False, server_default=""),  # converter, chunker and model it was stored with
+    Column("body_hash", Text),  # sha256 of type and body as fetched; NULL: ask for it anew
+    Column("recipe", Text, nullable=False),  # what made document and links of it: converter, chunker, model, metadata, scope, globs
+    Column("canonical", Text),
+    Column("text_hash", Text),
     Column("links", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),  # outgoing, canonical, in order
     Column("job_id", Uuid),  # the last crawl that saw it
     _now("fetched_at"),
     Index("ix_web_pages_document_id", "document_id"),
+    Index("ix_web_pages_start", "knowledge_base_id", "start"),
 )
 
 collections = Table(

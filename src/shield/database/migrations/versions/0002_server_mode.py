@@ -71,11 +71,15 @@ def upgrade() -> None:
         sa.Column("knowledge_base_id", sa.Uuid(), nullable=False),
         sa.Column("url", sa.Text(), nullable=False),
         sa.Column("final_url", sa.Text(), nullable=False),
-        sa.Column("document_id", sa.Uuid(), nullable=True),
+        sa.Column("document_id", sa.Uuid(), nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("start", sa.Text(), nullable=False),
         sa.Column("etag", sa.Text(), nullable=True),
         sa.Column("last_modified", sa.Text(), nullable=True),
         sa.Column("body_hash", sa.Text(), nullable=True),
-        sa.Column("recipe", sa.Text(), server_default="", nullable=False),
+        sa.Column("recipe", sa.Text(), nullable=False),
+        sa.Column("canonical", sa.Text(), nullable=True),
+        sa.Column("text_hash", sa.Text(), nullable=True),
         sa.Column("links", postgresql.ARRAY(sa.Text()), server_default=sa.text("'{}'::text[]"), nullable=False),
         sa.Column("job_id", sa.Uuid(), nullable=True),
         sa.Column("fetched_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
@@ -85,6 +89,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("knowledge_base_id", "url", name=op.f("pk_web_pages")),
     )
     op.create_index("ix_web_pages_document_id", "web_pages", ["document_id"], unique=False)
+    op.create_index("ix_web_pages_start", "web_pages", ["knowledge_base_id", "start"], unique=False)
     op.create_table(
         "webhook_deliveries",
         sa.Column("job_id", sa.Uuid(), nullable=False),
@@ -113,6 +118,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("collection_id", "document_id", name=op.f("pk_missing_points")),
     )
     op.create_index("ix_missing_points_document_id", "missing_points", ["document_id"], unique=False)
+    op.add_column("crawl_pages", sa.Column("canonical", sa.Text(), nullable=True))
+    op.add_column("crawl_pages", sa.Column("text_hash", sa.Text(), nullable=True))
+    op.add_column("crawl_pages", sa.Column("cut", sa.Boolean(), server_default=sa.text("false"), nullable=False))
+    op.create_index(
+        "ix_crawl_pages_text_hash", "crawl_pages", ["job_id", "text_hash"], unique=False, postgresql_where=sa.text("text_hash IS NOT NULL")
+    )
     op.add_column("jobs", sa.Column("budget_tokens", sa.BigInteger(), nullable=True))
     op.add_column("jobs", sa.Column("tokens", sa.BigInteger(), server_default=sa.text("0"), nullable=False))
     op.add_column("knowledge_bases", sa.Column("founding_model", sa.Text(), nullable=True))
@@ -125,10 +136,15 @@ def downgrade() -> None:
     op.drop_column("knowledge_bases", "founding_model")
     op.drop_column("jobs", "tokens")
     op.drop_column("jobs", "budget_tokens")
+    op.drop_index("ix_crawl_pages_text_hash", table_name="crawl_pages", postgresql_where=sa.text("text_hash IS NOT NULL"))
+    op.drop_column("crawl_pages", "cut")
+    op.drop_column("crawl_pages", "text_hash")
+    op.drop_column("crawl_pages", "canonical")
     op.drop_index("ix_missing_points_document_id", table_name="missing_points")
     op.drop_table("missing_points")
     op.drop_index("ix_webhook_deliveries_due", table_name="webhook_deliveries", postgresql_where=sa.text("status = 'pending'"))
     op.drop_table("webhook_deliveries")
+    op.drop_index("ix_web_pages_start", table_name="web_pages")
     op.drop_index("ix_web_pages_document_id", table_name="web_pages")
     op.drop_table("web_pages")
     op.drop_table("upload_parts")
