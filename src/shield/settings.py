@@ -58,6 +58,8 @@ class PostgresSettings(Group):
     """Longest wait for a connection."""
     statement_timeout: Duration = seconds(30)
     """Longest single statement."""
+    dead_after: Duration = seconds(30)
+    """Over TCP, a connection without a sign of life for this long is given up, here and by the server."""
     schema_wait: Duration = seconds(60)
     """How long a process of a fleet waits for the schema to be upgraded, and an upgrade for its turn."""
     lock_timeout: Duration = seconds(5)
@@ -233,6 +235,8 @@ class JobSettings(Group):
     """Pause between two renewals."""
     relay: Duration = seconds(0.5)
     """Pause between two looks for work."""
+    refill: Duration = seconds(0.02)
+    """Server mode: pause between two looks at the hints that are out, while more jobs wait."""
     max_errors: int = Field(3, ge=1)
     """Transient errors before a job is given up."""
     max_crashes: int = Field(3, ge=1)
