@@ -46,7 +46,7 @@ from shield.settings import Settings
 from shield.sources.crawl import Crawler
 from shield.sources.fetch import create_fetcher
 from shield.sources.files.convert import Converter
-from shield.sources.uploads import Uploads
+from shield.sources.uploads import Uploads, create_uploads
 from shield.telemetry.metrics import Metrics
 from shield.worker.context import Handler
 from shield.worker.loop import Worker
@@ -141,7 +141,7 @@ async def connect_core(settings: Settings, dsn: str, stack: AsyncExitStack, *, m
         jobs=JobRepository(engine, settings.jobs),
         events=JobEvents(),
         library=Library(engine, index, embedder),
-        uploads=Uploads(engine, settings.data_dir / "uploads", settings.file),
+        uploads=create_uploads(engine, settings),
     )
 
 

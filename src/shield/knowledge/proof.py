@@ -1,7 +1,7 @@
 """The proof of a deletion: looking everywhere for what was deleted.
 
 Where to look comes from PostgreSQL's catalogue, so a table that somebody adds tomorrow (or LightRAG makes by itself) is searched
-without being named here; beside it every payload of the knowledge base's vector space, and every file of the data directory outside
+without being named here; beside it every payload of the knowledge base's vector collections, and every file of the data directory outside
 PostgreSQL's own. What is looked for: each sentence of eight words or more, and the document's provenance: its id anywhere, its source as a whole value,
 and its key in the graph if no other document shares it.
 
@@ -44,6 +44,7 @@ _LEFT_OUT = {
     "jobs": "status IN ('completed', 'failed', 'cancelled')",
     "crawl_pages": _ENDED_JOBS,
     "uploads": _ENDED_JOBS,
+    "upload_parts": f"upload_id IN (SELECT id FROM uploads WHERE {_ENDED_JOBS})",  # noqa: S608
 }
 _CATALOGUE = sql("""
     SELECT n.nspname, c.relname, a.attname, t.typname
@@ -113,13 +114,14 @@ class Prover:
         self._quoted = {json.dumps(mark.source, ensure_ascii=False): mark.document_id for mark in marks}
         self._findings = Findings()
 
-    async def prove(self, engine: AsyncEngine, vectors: VectorIndex, space: SpaceKey, data_dir: Path | None) -> list[Proof]:
-        """Search everything; one proof a document, in the order of the marks."""
+    async def prove(self, engine: AsyncEngine, vectors: VectorIndex, spaces: Sequence[SpaceKey], data_dir: Path | None) -> list[Proof]:
+        """Search everything, `spaces` among it; one proof a document, in the order of the marks."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         with database_errors():
             await self._database(engine)
-            await self._vectors(vectors, space)
+            for space in spaces:
+                await self._vectors(vectors, space)
             if data_dir is not None:
                 await asyncio.to_thread(self._files, data_dir)
             if self._findings.pieces.keys() - self._findings.held:

@@ -1,25 +1,21 @@
 """Uploads: files that wait for a job, by an id their owner knows.
 
-A small file lies in its row; a larger one in the upload directory, under its id, and the row is committed only after the
-file is durable. A crash in between leaves a file without a row, which `expire` sweeps, never a row without a file. A file's
-name is a label for people and for its type, and no part of any path. The token of an announced upload is random, stored as a
-hash, and works once.
+A small file lies in its row; a larger one in a content store (`contents.py`): on disk when embedded, in the database in server mode.
+The row is committed only after the content is durable, so a crash in between leaves a content without a row, which `expire` sweeps,
+never a row without its content. A file's name is a label for people and for its type, and no part of any path. The token of an
+announced upload is random, stored as a hash, and works once.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import os
 import re
 import secrets
-import time
 import unicodedata
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -29,10 +25,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from shield.database.engine import database_errors
 from shield.database.tables import jobs, uploads
 from shield.errors import DocumentTooLarge, UnknownUpload, UploadIncomplete
-from shield.settings import FileSettings
+from shield.settings import FileSettings, Settings
+from shield.sources.contents import ContentStore, DiskStore, Draft, PartStore
 
 TOKEN_BYTES = 32
-PART = ".part"
 
 _MIME = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,120}(?:\s*;[\x20-\x7e]{0,100})?")
 _COLUMNS = [column for column in uploads.c if column.name not in {"content", "token_sha256"}]
@@ -56,12 +52,27 @@ class Upload:
 
 @dataclass(frozen=True)
 class _Received:
-    """A file that has arrived: in memory, or in a temporary file of the directory."""
+    """A file that has arrived: in memory, or as a draft of the content store."""
 
     size: int
     sha256: str
     content: bytes | None
-    part: str | None
+    draft: Draft | None
+
+    async def keep(self, connection: AsyncConnection, upload_id: UUID) -> None:
+        """Make it this upload's content; the row is written, and not yet committed."""
+        if self.draft is not None:
+            await self.draft.keep(connection, upload_id)
+
+
+def create_uploads(engine: AsyncEngine, settings: Settings) -> Uploads:
+    """The uploads of this mode: with large contents in the data directory, or in the database."""
+    store: ContentStore
+    if settings.mode == "server":
+        store = PartStore(engine, settings.file.upload_sweep)
+    else:
+        store = DiskStore(engine, settings.data_dir / "uploads", settings.file.upload_sweep)
+    return Uploads(engine, store, settings.file)
 
 
 class Uploads:
@@ -69,15 +80,14 @@ class Uploads:
 
     Args:
         engine: where the rows are.
-        directory: where large files go; made if missing.
+        store: where large files go.
         settings: largest file, largest file kept in its row, time to live.
     """
 
-    def __init__(self, engine: AsyncEngine, directory: Path, settings: FileSettings) -> None:
+    def __init__(self, engine: AsyncEngine, store: ContentStore, settings: FileSettings) -> None:
         self._engine = engine
-        self._directory = directory
+        self._store = store
         self._settings = settings
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     async def create(self, principal: str, name: str, mime: str | None = None) -> tuple[Upload, str]:
         """Announce a file; returns the upload and the token that its one PUT must show."""
@@ -104,7 +114,7 @@ class Uploads:
             row = (await connection.execute(sa.update(uploads).where(awaited).values(values).returning(*_COLUMNS))).mappings().first()
             if row is None:
                 raise UnknownUpload
-            await self._keep(got, upload_id)
+            await got.keep(connection, upload_id)
         return Upload(**row)
 
     async def store(self, principal: str, name: str, mime: str | None, chunks: AsyncIterator[bytes]) -> Upload:
@@ -115,11 +125,12 @@ class Uploads:
         """
         upload_id = uuid4()
         async with self._receive(chunks) as got, self._transaction() as connection:
-            # If the commit fails or its answer is lost, the file stays: only the sweep, which asks the database, may remove it.
-            await self._keep(got, upload_id)
-            return await self._insert(
+            made = await self._insert(
                 connection, upload_id, principal, name, mime, size=got.size, sha256=got.sha256, content=got.content, stored=True
             )
+            # If the commit fails or its answer is lost, the content stays: only the sweep, which asks the database, may remove it.
+            await got.keep(connection, upload_id)
+            return made
 
     async def get(self, principal: str, upload_id: UUID) -> Upload:
         """What is known about an upload of this principal.
@@ -151,14 +162,16 @@ class Uploads:
         if not upload.stored:
             raise UploadIncomplete
         if content is None:
-            content = await asyncio.to_thread(self._load, upload)
+            content = await self._store.load(upload.id, int(self._settings.max_bytes))
+            if content is None or len(content) != upload.size:
+                raise UnknownUpload("The upload's content is gone.")
         return upload, bytes(content)
 
     async def erase(self, upload_id: UUID) -> bool:
         """Remove an upload and its content; False if there was none."""
         async with self._transaction() as connection:
             gone = (await connection.execute(sa.delete(uploads).where(uploads.c.id == upload_id))).rowcount
-        self._remove(str(upload_id))
+        await self._store.remove(upload_id)
         return bool(gone)
 
     async def expire(self) -> int:
@@ -167,35 +180,15 @@ class Uploads:
             late = sa.delete(uploads).where(uploads.c.expires_at <= sa.func.now(), ~_needed()).returning(uploads.c.id)
             expired = (await connection.execute(late)).scalars().all()
         for upload_id in expired:
-            self._remove(str(upload_id))
-        await self._sweep()
+            await self._store.remove(upload_id)
+        await self._store.sweep()
         return len(expired)
-
-    async def _sweep(self) -> None:
-        """Files without a row: left by a crash between the file and its commit, or half received."""
-        names = await asyncio.to_thread(self._old_files)
-        ids = [UUID(name) for name in names if not name.endswith(PART)]
-        async with self._transaction() as connection:
-            known = set((await connection.execute(sa.select(uploads.c.id).where(uploads.c.id.in_(ids), uploads.c.stored))).scalars())
-        for name in names:
-            if name.endswith(PART) or UUID(name) not in known:
-                self._remove(name)
-
-    def _old_files(self) -> list[str]:
-        horizon = time.time() - self._settings.upload_sweep.total_seconds()
-        found = []
-        for entry in self._directory.iterdir():
-            ours = entry.name.endswith(PART) or re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", entry.name)
-            with suppress(FileNotFoundError):
-                if ours and entry.lstat().st_mtime <= horizon:
-                    found.append(entry.name)
-        return found
 
     @asynccontextmanager
     async def _receive(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[_Received]:
-        """Take a stream in; a temporary file is removed at the end unless it was kept."""
-        digest, size, buffer, part = hashlib.sha256(), 0, bytearray(), None
-        descriptor: int | None = None
+        """Take a stream in; a draft is removed at the end unless it was kept."""
+        digest, size, buffer = hashlib.sha256(), 0, bytearray()
+        draft: Draft | None = None
         try:
             async for chunk in chunks:
                 size += len(chunk)
@@ -204,54 +197,15 @@ class Uploads:
                 digest.update(chunk)
                 buffer += chunk
                 if size > self._settings.max_inline_bytes:
-                    if descriptor is None:
-                        part = f"{uuid4()}{PART}"
-                        descriptor = self._open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-                    await asyncio.to_thread(_write, descriptor, bytes(buffer))
+                    draft = draft or self._store.draft()
+                    await draft.write(bytes(buffer))
                     buffer.clear()
-            if descriptor is not None:
-                await asyncio.to_thread(os.fsync, descriptor)
-            yield _Received(size, digest.hexdigest(), None if part else bytes(buffer), part)
+            if draft is not None:
+                await draft.complete()
+            yield _Received(size, digest.hexdigest(), None if draft else bytes(buffer), draft)
         finally:
-            if descriptor is not None:
-                os.close(descriptor)
-            if part is not None:
-                self._remove(part)
-
-    async def _keep(self, got: _Received, upload_id: UUID) -> None:
-        """Give a received file its final name, durably."""
-        if got.part is None:
-            return
-        with self._folder() as folder:
-            os.rename(got.part, str(upload_id), src_dir_fd=folder, dst_dir_fd=folder)
-            await asyncio.to_thread(os.fsync, folder)
-
-    def _load(self, upload: Upload) -> bytes:
-        try:
-            descriptor = self._open(str(upload.id), os.O_RDONLY)
-        except OSError as error:
-            raise UnknownUpload("The upload's content is gone.") from error
-        with os.fdopen(descriptor, "rb") as file:
-            content = file.read(int(self._settings.max_bytes) + 1)
-        if len(content) != upload.size:
-            raise UnknownUpload("The upload's content is gone.")
-        return content
-
-    def _open(self, name: str, flags: int) -> int:
-        with self._folder() as folder:
-            return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
-
-    def _remove(self, name: str) -> None:
-        with self._folder() as folder, suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=folder)
-
-    @contextmanager
-    def _folder(self) -> Iterator[int]:
-        folder = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            yield folder
-        finally:
-            os.close(folder)
+            if draft is not None:
+                await draft.discard()
 
     async def _insert(
         self, connection: AsyncConnection, upload_id: UUID, principal: str, name: str, mime: str | None, **values: Any
@@ -288,12 +242,6 @@ def clean_name(name: str) -> str:
 
 def _hash(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 def _needed() -> sa.ColumnElement[bool]:
