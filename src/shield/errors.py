@@ -283,6 +283,13 @@ class RetriesExhausted(ShieldError):
     advice = "Read the job's last error; once its cause is gone, retry the job: it starts from what was finished."
 
 
+class BudgetExceeded(ShieldError):
+    """The job's next call to a language model could cost more tokens than its budget has left."""
+
+    code, status, exit_code = "job.budget_exceeded", 422, Exit.BUDGET
+    advice = "What is stored stays and is searchable; send it again with a larger budget to finish the graph: what was paid for is kept."
+
+
 class NothingIngested(ShieldError):
     """No document of this job could be stored."""
 
@@ -513,6 +520,13 @@ class PageDuplicate(ShieldError):
     advice = "Nothing to do: the content is stored once, under the other page."
 
 
+class PageExcluded(ShieldError):
+    """The page redirects to an address that the job leaves out."""
+
+    code, status = "page.excluded", 422
+    advice = "Change `include` or `exclude` if the page is wanted."
+
+
 class PageTypeUnsupported(ShieldError):
     """The page is of no type that can be read."""
 
@@ -531,7 +545,14 @@ class PageNeedsBrowser(ShieldError):
     """The page shows its text only with JavaScript, and no browser is available."""
 
     code, status = "page.needs_browser", 422
-    advice = "Crawl with render `http`, or ingest the text another way: no worker here offers a browser."
+    advice = "Install Chromium where a worker runs and crawl with render `auto` or `browser`, or ingest the text another way."
+
+
+class PageRenderFailed(ShieldError):
+    """The browser could not show the page."""
+
+    code, status, retryable, fault = "page.render_failed", 502, True, Fault.DEPENDENCY
+    advice = "Try again, or crawl with render `http`: the page may need more memory or time than a page gets."
 
 
 class UrlInvalid(ShieldError):
@@ -539,6 +560,20 @@ class UrlInvalid(ShieldError):
 
     code, status = "crawl.url_invalid", 422
     advice = "Give an absolute http:// or https:// address without credentials, of at most 2,048 characters."
+
+
+class SitemapInvalid(ShieldError):
+    """The sitemap cannot be read as one."""
+
+    code, status = "crawl.sitemap_invalid", 422
+    advice = "Give the address of an XML sitemap, a sitemap index, or a list of addresses, one a line."
+
+
+class CrawlIncomplete(ShieldError):
+    """The crawl did not see the whole site, so no document was removed."""
+
+    code, status = "crawl.incomplete", 409
+    advice = "The message says what was missing; mend it and crawl again."
 
 
 class RobotsDenied(ShieldError):

@@ -181,6 +181,12 @@ class CrawlSettings(Group):
     """Tries after a 429 or 503 with Retry-After."""
     max_robots_bytes: ByteSize = ByteSize(512 * KiB)
     """How much of robots.txt is read."""
+    max_sitemap_bytes: ByteSize = ByteSize(50 * MiB)
+    """Largest sitemap, decompressed."""
+    max_sitemap_urls: int = Field(50_000, ge=1)
+    """Addresses read from one sitemap."""
+    max_sitemaps: int = Field(50, ge=1)
+    """Sitemaps a crawl reads, those that an index names included."""
     robots_ttl: Duration = timedelta(hours=1)
     """How long a site's robots.txt is remembered."""
     robots_retry: Duration = seconds(60)
@@ -189,6 +195,33 @@ class CrawlSettings(Group):
     """Addresses a crawl remembers beyond its max_pages; links found later are dropped."""
     user_agent_token: str = "shield"  # noqa: S105
     """The name robots.txt rules are matched with."""
+
+
+class BrowserSettings(Group):
+    enabled: bool = True
+    """Whether a Chromium that is found may be used."""
+    executable: Path | None = None
+    """Chromium's program; unset = `chromium` or `google-chrome` on the PATH."""
+    sandbox: Literal["auto", "required"] = "auto"
+    """Chromium's own sandbox: `auto` = wherever the kernel allows it, with a warning where not; `required` = no sandbox, no browser."""
+    tabs: int = Field(2, ge=1, le=32)
+    """Pages shown at once."""
+    start: Duration = seconds(30)
+    """Longest start of the browser."""
+    idle: Duration = seconds(60)
+    """After this pause the browser is stopped."""
+    max_pages: int = Field(200, ge=1)
+    """Pages after which the browser is replaced by a fresh one."""
+    settle: Duration = seconds(5)
+    """Longest wait, once a page is parsed, for its scripts to end their requests; then it is read as it is."""
+    quiet: Duration = seconds(0.5)
+    """Pause without a request after which a page counts as complete."""
+    max_transfer: ByteSize = ByteSize(32 * MiB)
+    """Most bytes that one page's scripts may send and receive; more is `page.too_large`."""
+    max_requests: int = Field(500, ge=1)
+    """Most requests of one page's scripts; further ones fail."""
+    memory: ByteSize = ByteSize(1536 * MiB)
+    """Memory of the browser, all its processes together; above it the largest one is killed."""
 
 
 class FileSettings(Group):
@@ -481,6 +514,7 @@ class Settings(BaseSettings):
     llm: LlmSettings = LlmSettings()
     egress: EgressSettings = EgressSettings()
     crawl: CrawlSettings = CrawlSettings()
+    browser: BrowserSettings = BrowserSettings()
     file: FileSettings = FileSettings()
     jobs: JobSettings = JobSettings()
     graph: GraphSettings = GraphSettings()

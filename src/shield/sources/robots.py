@@ -89,6 +89,11 @@ class Robots:
             raise RobotsDelayTooLong(f"The site asks for {min(asked, 10**9):g} s between pages; this job accepts {limit:g} s.")
         return timedelta(seconds=asked)
 
+    async def sitemaps(self, url: str) -> tuple[str, ...]:
+        """The `Sitemap:` lines of the robots.txt of the canonical `url`'s site, as they stand there; none if it cannot be read."""
+        entry = await self._entry(origin(url))
+        return tuple(entry.rules.sitemaps) if entry.rules is not None else ()
+
     async def _entry(self, place: Origin) -> _Entry:
         self._forget()
         entry = self._entries.setdefault(place, _Entry())

@@ -92,6 +92,15 @@ def join(base: str, reference: str) -> str:
         raise UrlInvalid from error
 
 
+def escaped(text: str) -> str:
+    """A piece of a path or query, escaped as `canonical` escapes it.
+
+    Raises:
+        UrlInvalid: it is no Unicode text.
+    """
+    return _escape(text, _QUERY)
+
+
 def origin(url: str) -> Origin:
     """The origin of a canonical URL."""
     parts = urlsplit(url)
