@@ -290,6 +290,13 @@ class BudgetExceeded(ShieldError):
     advice = "What is stored stays and is searchable; send it again with a larger budget to finish the graph: what was paid for is kept."
 
 
+class BudgetExceeded(ShieldError):
+    """The job's next call to a language model could cost more tokens than its budget has left."""
+
+    code, status, exit_code = "job.budget_exceeded", 422, Exit.BUDGET
+    advice = "What is stored stays and is searchable; send it again with a larger budget to finish the graph: what was paid for is kept."
+
+
 class NothingIngested(ShieldError):
     """No document of this job could be stored."""
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from structlog.testing import capture_logs
 
 from shield.errors import (
     CircuitOpen,
@@ -127,7 +128,7 @@ class TestOpening:
 
     async def test_one_open_circuit_leaves_the_others_alone(self, breakers: Breakers) -> None:
         await trip(breakers)
-        assert breakers.states() == {"orchestrator": 0, "qdrant": 0, "embedding": 0, "llm": 2}
+        assert breakers.states() == {**dict.fromkeys(SERVICES, 0), "llm": 2}
         assert await breakers.call("qdrant", works) == "answer"
 
     async def test_an_open_circuit_does_not_call_the_dependency(self, breakers: Breakers) -> None:
@@ -177,6 +178,31 @@ class TestWhatAnErrorMeans:
         assert breakers.states()["llm"] == 2
         with pytest.raises(CircuitOpen):
             await breakers.call("llm", works)
+
+    async def test_a_misconfigured_dependency_shows_until_it_answers_again(self, breakers: Breakers, clock: Clock) -> None:
+        await attempt(breakers, DependencyMisconfigured())
+        assert [name for name, refused in breakers.misconfigured().items() if refused] == ["llm"]
+        clock.now += PAUSE
+        await attempt(breakers, DependencyUnavailable())  # says nothing about the credential
+        assert breakers.misconfigured()["llm"]
+        clock.now += PAUSE
+        await breakers.call("llm", works)
+        assert not any(breakers.misconfigured().values())
+
+    async def test_a_change_of_state_is_logged_once_and_a_wrong_credential_as_an_error(self, breakers: Breakers, clock: Clock) -> None:
+        with capture_logs() as logged:
+            await trip(breakers)
+            for _ in range(10):
+                with pytest.raises(CircuitOpen):
+                    await breakers.call("llm", works)
+            clock.now += PAUSE
+            await breakers.call("llm", works)
+            await attempt(breakers, DependencyMisconfigured("`llm` refuses our credential."))
+        assert [(entry["log_level"], entry["event"]) for entry in logged] == [
+            ("warning", "circuit.opened"),
+            ("info", "circuit.closed"),
+            ("error", "dependency.misconfigured"),
+        ]
 
     @pytest.mark.parametrize("error", [DependencyThrottled(retry_after=3), QueueFull(), asyncio.CancelledError()], ids=repr)
     async def test_throttling_and_cancellation_are_neither_success_nor_failure(self, breakers: Breakers, error: BaseException) -> None:

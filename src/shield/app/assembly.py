@@ -34,6 +34,7 @@ from shield.knowledge.graph.reader import GraphReader
 from shield.knowledge.graph.runner import GraphRunner
 from shield.knowledge.library import Library
 from shield.knowledge.llm import Llm, create_llm
+from shield.knowledge.metering import Ledger, MeteredLlm
 from shield.knowledge.search import Searcher
 from shield.knowledge.sweep import Sweeper
 from shield.knowledge.vectors import create_index
@@ -123,9 +124,11 @@ async def connect_core(settings: Settings, dsn: str, stack: AsyncExitStack, *, m
     stack.push_async_callback(index.close)
     embedder = CachedEmbedder(create_embedder(settings.embedding, breakers), engine)
     stack.push_async_callback(embedder.close)
-    llm = create_llm(settings.llm, breakers)
+    llm: Llm | None = create_llm(settings.llm, breakers)
+    metrics = Metrics(breakers)
     if llm is not None:
         stack.push_async_callback(llm.close)
+        llm = MeteredLlm(llm, Ledger(engine), settings.llm, metrics.llm_tokens)
     bases = Bases(engine, embedder.model, embedder.dim)
     await bases.ensure_default(owner=LOCAL.name)
     return Core(
@@ -133,7 +136,7 @@ async def connect_core(settings: Settings, dsn: str, stack: AsyncExitStack, *, m
         dsn=dsn,
         engine=engine,
         breakers=breakers,
-        metrics=Metrics(breakers),
+        metrics=metrics,
         index=index,
         embedder=embedder,
         llm=llm,

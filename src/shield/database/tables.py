@@ -385,6 +385,16 @@ workers = Table(
     _now("seen_at"),  # renewed with every heartbeat; one not seen for a lease is dead
 )
 
+token_reservations = Table(
+    "token_reservations",
+    metadata,
+    Column("id", Uuid, primary_key=True, server_default=text("gen_random_uuid()")),
+    Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("tokens", BigInteger, nullable=False),  # what a call that is out may cost at most
+    Column("expires_at", DateTime(timezone=True), nullable=False),  # of a caller that died
+    Index("ix_token_reservations_job_id", "job_id"),
+)
+
 upload_parts = Table(
     "upload_parts",
     metadata,

@@ -56,9 +56,10 @@ _BYTES_FREE_AFTER = text("""
      WHERE since + :bytes > :limit ORDER BY created_at DESC LIMIT 1""")
 _INSERT = text(f"""
     INSERT INTO jobs (kind, principal, runner, needs, priority, knowledge_base_id, knowledge_base, spec, payload, payload_bytes,
-                      idempotency_key, request_hash, max_errors, max_crashes, deadline_at, retry_of, traceparent)
+                      idempotency_key, request_hash, max_errors, max_crashes, deadline_at, retry_of, traceparent, budget_tokens)
     VALUES (:kind, :principal, :runner, CAST(:needs AS text[]), :priority, :knowledge_base_id, :knowledge_base, CAST(:spec AS jsonb), :payload,
-            :payload_bytes, :idempotency_key, :request_hash, :max_errors, :max_crashes, now() + CAST(:deadline AS interval), :retry_of, :traceparent)
+            :payload_bytes, :idempotency_key, :request_hash, :max_errors, :max_crashes, now() + CAST(:deadline AS interval), :retry_of, :traceparent,
+            :budget_tokens)
     RETURNING {COLUMNS}""")  # noqa: S608
 _UPLOAD = text("""
     SELECT u.stored, u.job_id, u.expires_at <= now() AS expired, coalesce(j.status IN ('pending', 'processing'), false) AS in_use
@@ -122,6 +123,7 @@ async def retry(connection: AsyncConnection, principal: str, job_id: JobId, sett
             retry_of=old.id,
             traceparent=old.traceparent,
             upload_id=UUID(upload) if upload else None,
+            budget_tokens=old.budget_tokens,
         ),
         settings,
     )
@@ -147,6 +149,7 @@ async def _insert(connection: AsyncConnection, request: JobRequest, settings: Jo
         "deadline": settings.deadline,
         "retry_of": request.retry_of,
         "traceparent": request.traceparent,
+        "budget_tokens": request.budget_tokens,
     }
     try:
         return job_of((await connection.execute(_INSERT, values)).mappings().one())

@@ -121,6 +121,8 @@ class JobRequest:
     retry_of: JobId | None = None
     traceparent: str | None = None
     upload_id: UUID | None = None
+    budget_tokens: int | None = None
+    """Most tokens of language models that the job may spend."""
     share_live: bool = True
     """An identical live request of the same principal gets the same job instead of a new one."""
 
@@ -161,6 +163,9 @@ class Job:
     waiting_for: str | None = None
     traceparent: str | None = None
     request_hash: str = ""
+    budget_tokens: int | None = None
+    tokens: int = 0
+    """Tokens of language models spent so far."""
 
 
 @dataclass(frozen=True)

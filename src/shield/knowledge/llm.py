@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from shield.resilience import Breakers
     from shield.settings import LlmSettings
 
+SERVICE = "llm"
+"""The model's name among the dependencies."""
+
 
 @dataclass(frozen=True)
 class Completion:

@@ -1,9 +1,9 @@
 """Language models behind an HTTP endpoint: OpenAI-compatible (`/v1/chat/completions`) and Ollama (`/api/chat`).
 
 Every call goes through the circuit breaker `llm`, waits its turn among a bounded number, and has one time limit for all of
-that. An error never quotes the endpoint's body, which may hold our text. Redirects are not followed and proxy variables are not
-read: the key goes to the configured address only. Temperature 0; an answer that was cut off at a length limit is an error,
-since half an answer reads like a whole one.
+that. What an answer means is decided in `resilience.dependency`; an error never quotes the endpoint's body, which may hold our
+text. Temperature 0; an answer is at most `llm.max_tokens` long, and one that was cut off there is an error, since half an
+answer reads like a whole one. A parameter that a model does not take is left out, or renamed, from its first refusal on.
 """
 
 from __future__ import annotations
@@ -11,18 +11,16 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from shield.errors import DependencyRejected, DependencyUnavailable
-from shield.knowledge.llm import Completion
-from shield.resilience import Breakers, dependency_error
+from shield.knowledge.llm import SERVICE, Completion
+from shield.resilience import Breakers
+from shield.resilience.endpoint import JsonEndpoint, RotatingKey
 from shield.settings import LlmSettings
 
-if TYPE_CHECKING:
-    import httpx
-
-SERVICE = "llm"
 _MAX_ANSWER = 4 * 1024 * 1024
+_MOST_COUNTED = 10**9
 
 
 class _HttpLlm(ABC):
@@ -35,7 +33,10 @@ class _HttpLlm(ABC):
         self._settings = settings
         self._breakers = breakers
         self._turns = asyncio.Semaphore(settings.concurrency)
-        self._client: httpx.AsyncClient | None = None
+        key = RotatingKey(settings.api_key, settings.api_key_file)
+        self._not_taken: set[str] = set()
+        """What the model refused: OpenAI's reasoning models name the limit differently and take no temperature."""
+        self._endpoint = JsonEndpoint(SERVICE, "language model", settings.base_url or "", key, connections=settings.concurrency)
 
     @property
     def name(self) -> str:
@@ -45,80 +46,52 @@ class _HttpLlm(ABC):
     async def complete(self, prompt: str, *, system: str | None = None, json: bool = False, timeout: timedelta | None = None) -> Completion:  # noqa: ASYNC109  the port's argument: one limit over queue, breaker and call
         """The model's answer; the port's docstring lists the errors."""
         messages = [{"role": "system", "content": system}] if system else []
-        body = self._body([*messages, {"role": "user", "content": prompt}], json)
-        limit = (timeout or self._settings.timeout).total_seconds()
-
-        async def call() -> Completion:
-            try:
-                async with asyncio.timeout_at(end):
-                    return await self._request(body)
-            except TimeoutError as error:
-                raise DependencyUnavailable("The language model did not answer in time.", service=SERVICE) from error
-
-        end = asyncio.get_running_loop().time() + limit
+        messages.append({"role": "user", "content": prompt})
+        loop = asyncio.get_running_loop()
+        end = loop.time() + (timeout or self._settings.timeout).total_seconds()
         try:
             async with asyncio.timeout_at(end):
                 await self._turns.acquire()
         except TimeoutError as error:
             raise DependencyUnavailable("The language model is busy with earlier calls.", service=SERVICE) from error
         try:
-            return await self._breakers.call(SERVICE, call)
+            return await self._breakers.call(SERVICE, lambda: self._request(messages, json, end))
         finally:
             self._turns.release()
 
     async def close(self) -> None:
         """Close the connection."""
-        if self._client is not None:
-            await self._client.aclose()
+        await self._endpoint.close()
 
-    async def _request(self, body: dict[str, Any]) -> Completion:
-        import httpx
+    async def _request(self, messages: list[dict[str, str]], json: bool, end: float) -> Completion:
+        while True:
+            body = self._body(messages, json)
+            left = max(0.0, end - asyncio.get_running_loop().time())
+            try:
+                answer = await self._endpoint.post(self.path, body, max_bytes=_MAX_ANSWER, timeout=left)
+            except DependencyRejected as error:
+                parameter = error.details.get("parameter")
+                if parameter not in body:  # the last one left out ends it
+                    raise
+                self._not_taken.add(parameter)
+            else:
+                return self._read(answer)
 
+    def _read(self, answer: Any) -> Completion:
         try:
-            async with self._http().stream("POST", self._url(), json=body) as answer:
-                if answer.status_code != 200:
-                    raise dependency_error(SERVICE, answer.status_code, _retry_after(answer.headers.get("retry-after")))
-                content = b""
-                async for piece in answer.aiter_bytes():
-                    content += piece
-                    if len(content) > _MAX_ANSWER:
-                        raise DependencyUnavailable("The language model does not stop answering.", service=SERVICE)
-        except httpx.HTTPError as error:
-            raise DependencyUnavailable("The language model does not answer.", service=SERVICE) from error
-        return self._read(content)
-
-    def _read(self, content: bytes) -> Completion:
-        import json
-
-        try:
-            answer = json.loads(content)
             completion, cut = self._completion(answer), self._was_cut(answer)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            raise DependencyUnavailable("The language model answers in an unknown form.", service=SERVICE) from error
+            raise self._endpoint.unreadable() from error
+        counts = {"tokens_in": completion.tokens_in, "tokens_out": completion.tokens_out}
         if cut:
-            raise DependencyRejected("The language model's answer was cut off at its length limit.", service=SERVICE)
+            raise DependencyRejected("The language model's answer was cut off at its length limit.", service=SERVICE, **counts)
         if not completion.text.strip():
-            raise DependencyUnavailable("The language model answers with nothing.", service=SERVICE)
+            raise DependencyUnavailable("The language model answers with nothing.", service=SERVICE, **counts)
         return completion
-
-    def _http(self) -> httpx.AsyncClient:
-        if self._client is None:
-            import httpx
-
-            key = self._settings.api_key
-            headers = {"authorization": f"Bearer {key.get_secret_value()}"} if key else {}
-            limits = httpx.Limits(max_connections=self._settings.concurrency)
-            self._client = httpx.AsyncClient(headers=headers, timeout=None, limits=limits, trust_env=False)  # noqa: S113  `complete` holds the limit
-        return self._client
-
-    def _url(self) -> str:
-        base = (self._settings.base_url or "").rstrip("/")
-        first = self.path.split("/", 2)[1]
-        return base.removesuffix(f"/{first}") + self.path  # the base may be given with or without `/v1`, `/api`
 
     @abstractmethod
     def _body(self, messages: list[dict[str, str]], json: bool) -> dict[str, Any]:
-        """The request for these messages."""
+        """The request for these messages, without the parameters that are not taken."""
 
     @abstractmethod
     def _completion(self, answer: Any) -> Completion:
@@ -136,13 +109,18 @@ class OpenAILlm(_HttpLlm):
     path = "/v1/chat/completions"
 
     def _body(self, messages: list[dict[str, str]], json: bool) -> dict[str, Any]:
-        form = {"response_format": {"type": "json_object"}} if json else {}
-        return {"model": self._settings.model, "messages": messages, "temperature": 0, "stream": False} | form
+        limit = "max_completion_tokens" if "max_tokens" in self._not_taken else "max_tokens"
+        body: dict[str, Any] = {"model": self._settings.model, "messages": messages, "stream": False, limit: self._settings.max_tokens}
+        if "temperature" not in self._not_taken:
+            body["temperature"] = 0
+        if json and "response_format" not in self._not_taken:
+            body["response_format"] = {"type": "json_object"}
+        return body
 
     def _completion(self, answer: Any) -> Completion:
         usage = answer.get("usage") or {}
         text = answer["choices"][0]["message"]["content"] or ""
-        return Completion(str(text), int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
+        return Completion(str(text), _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
 
     def _was_cut(self, answer: Any) -> bool:
         return bool(answer["choices"][0].get("finish_reason") == "length")
@@ -156,16 +134,17 @@ class OllamaLlm(_HttpLlm):
 
     def _body(self, messages: list[dict[str, str]], json: bool) -> dict[str, Any]:
         form = {"format": "json"} if json else {}
-        return {"model": self._settings.model, "messages": messages, "stream": False, "options": {"temperature": 0}} | form
+        options = {"temperature": 0, "num_predict": self._settings.max_tokens}
+        return {"model": self._settings.model, "messages": messages, "stream": False, "options": options} | form
 
     def _completion(self, answer: Any) -> Completion:
         text = answer["message"]["content"] or ""
-        return Completion(str(text), int(answer.get("prompt_eval_count") or 0), int(answer.get("eval_count") or 0))
+        return Completion(str(text), _count(answer.get("prompt_eval_count")), _count(answer.get("eval_count")))
 
     def _was_cut(self, answer: Any) -> bool:
         return bool(answer.get("done_reason") == "length")
 
 
-def _retry_after(value: str | None) -> float | None:
-    """Seconds of a Retry-After header; its date form is not worth a parser here."""
-    return float(value) if value and value.isdecimal() else None
+def _count(value: object) -> int:
+    """A count of tokens as an endpoint tells it; 0 for what is none."""
+    return min(max(value, 0), _MOST_COUNTED) if isinstance(value, int) and not isinstance(value, bool) else 0

@@ -15,6 +15,9 @@ What the end of a call means:
 | `DependencyMisconfigured` | opens at once: no retry can help |
 | anything else | a failure |
 
+A change of state is logged once, a misconfigured dependency as an error of its own, which `shield_dependency_misconfigured` shows
+until the dependency has answered again.
+
 Limits: state is per process, a time limit belongs inside the call, and nothing here waits. PostgreSQL and Redis have no
 breaker (see `retry.py`).
 """
@@ -26,6 +29,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, TypeVar
 
+import structlog
+
 from shield.errors import CircuitOpen, DependencyMisconfigured, DependencyThrottled, Fault, QueueFull, ShieldError
 from shield.settings import BreakerSettings
 
@@ -33,6 +38,8 @@ if TYPE_CHECKING:
     from purgatory.domain.model import Context
 
 T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
 
 SERVICES = ("orchestrator", "qdrant", "embedding", "shadow", "llm")
 """The dependencies behind a breaker; one breaker each, never one per address."""
@@ -76,6 +83,8 @@ class _Circuit:
         self._opened_at = 0.0
         self._period = 0
         self._probing = False
+        self.misconfigured = False
+        """Whether the last answer that said anything about it refused our credential or model."""
 
     def admit(self) -> int:
         """Let a call begin; returns its period.
@@ -107,15 +116,29 @@ class _Circuit:
         elif meaning is _Meaning.SUCCESS:
             self._context.handle_end_request()
         self._context.messages.clear()  # events for purgatory's listeners, of which there are none
+        if meaning in {_Meaning.FATAL, _Meaning.SUCCESS}:
+            self.misconfigured = meaning is _Meaning.FATAL
         if self._context.state != before:
             self._period += 1
             self._opened_at = self._clock()
+            self._tell(error)
 
     def level(self) -> int:
         """0 closed, 1 half-open (the next call, or one that is out, is the probe), 2 open."""
         if self._context.state == _CLOSED:
             return 0
         return 2 if self._context.state == _OPEN and self._remaining() > 0 else 1
+
+    def _tell(self, error: Exception | None) -> None:
+        """Log a change of state: rare, and what an operator looks for first."""
+        if self._context.state == _CLOSED:
+            log.info("circuit.closed", service=self._service)
+        elif self.misconfigured:
+            message = error.message if isinstance(error, ShieldError) else ""
+            log.error("dependency.misconfigured", service=self._service, message=message, retry_in=self._pause)
+        else:
+            code = error.code if isinstance(error, ShieldError) else type(error).__name__
+            log.warning("circuit.opened", service=self._service, error=code, retry_in=self._pause)
 
     def _remaining(self) -> float:
         return self._opened_at + self._pause - self._clock()
@@ -167,3 +190,7 @@ class Breakers:
     def states(self) -> dict[str, int]:
         """The state of each circuit now: 0 closed, 1 half-open, 2 open. Safe to call from any thread."""
         return {name: circuit.level() for name, circuit in self._circuits.items()}
+
+    def misconfigured(self) -> dict[str, bool]:
+        """Which services refused our credential or model when last heard of. Safe to call from any thread."""
+        return {name: circuit.misconfigured for name, circuit in self._circuits.items()}

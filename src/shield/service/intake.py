@@ -63,6 +63,9 @@ class IntakeCases(JobCases):
         else:
             kind, needs = JobKind.INGEST, ()
             spec, fingerprint, size, upload = await self._document(who, request.spec, local_caller=local_caller)
+        budget = request.budget.tokens if request.budget else None
+        if budget is not None:
+            fingerprint = {**fingerprint, "budget": budget}  # another budget is another request
         return await self._accept(
             JobRequest(
                 kind=kind,
@@ -78,6 +81,7 @@ class IntakeCases(JobCases):
                 priority=Priority(request.priority),
                 traceparent=traceparent,
                 upload_id=upload,
+                budget_tokens=budget,
             )
         )
 

@@ -42,6 +42,8 @@ def job_view(
         waiting_for=None if job.status.ended else job.waiting_for,
         retry_of=job.retry_of,
         cancel_requested=job.cancel_requested_at is not None,
+        tokens=job.tokens,
+        budget_tokens=job.budget_tokens,
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,

@@ -34,6 +34,9 @@ class BreakerStates(Protocol):
     def states(self) -> Mapping[str, int]:
         """0 closed, 1 half-open, 2 open, by service; called from the scraping thread."""
 
+    def misconfigured(self) -> Mapping[str, bool]:
+        """Whether a service refused our credential or model when it was last heard of; called from the scraping thread."""
+
 
 class _StateCollector(Collector):
     """`circuit_breaker_state`, read when it is scraped; PostgreSQL and Redis, which have no breaker, show their last probe."""
@@ -51,6 +54,12 @@ class _StateCollector(Collector):
         for service, state in {**states, **self._probes}.items():
             family.add_metric([service], state)
         yield family
+        refused = GaugeMetricFamily(
+            "shield_dependency_misconfigured", "1 while a dependency refuses our credential or does not know our model.", labels=["service"]
+        )
+        for service, is_misconfigured in (self._breakers.misconfigured() if self._breakers else {}).items():
+            refused.add_metric([service], int(is_misconfigured))
+        yield refused
 
 
 class Metrics:
@@ -86,6 +95,13 @@ class Metrics:
         self._job_seconds = histogram("shield_job_duration_seconds", "Duration of ended jobs.", JOB_BUCKETS, "kind", "outcome")
         self._jobs_finished = counter("shield_jobs_finished_total", "Ended jobs.", "kind", "status")
         self._documents = counter("shield_documents_total", "Documents and pages of jobs, by what became of them.", "status")
+        self._llm_tokens = counter(
+            "shield_llm_tokens_total",
+            "Tokens of language models; purpose is extract, summarize or answer, direction in or out.",
+            "purpose",
+            "direction",
+        )
+        self._embedding_tokens = counter("shield_embedding_tokens_total", "Tokens that embedding endpoints counted.")
         gauge("shield_build_info", "Always 1; the version is the label.", "version").labels(version).set(1)
 
     # -- tools --------------------------------------------------------------------------------------------------------
@@ -138,6 +154,17 @@ class Metrics:
     def document(self, status: str, count: int = 1) -> None:
         """Documents or pages of a job were stored, unchanged, failed, skipped or deleted."""
         self._documents.labels(status).inc(count)
+
+    # -- models -------------------------------------------------------------------------------------------------------
+
+    def llm_tokens(self, purpose: str, tokens_in: int, tokens_out: int) -> None:
+        """A call to a language model ended."""
+        self._llm_tokens.labels(purpose, "in").inc(tokens_in)
+        self._llm_tokens.labels(purpose, "out").inc(tokens_out)
+
+    def embedding_tokens(self, tokens: int) -> None:
+        """A call to an embedding endpoint ended."""
+        self._embedding_tokens.inc(tokens)
 
     # -- dependencies and exposition ----------------------------------------------------------------------------------
 

@@ -1,8 +1,12 @@
 """Embedders behind an HTTP endpoint: OpenAI-compatible (`/v1/embeddings`) and Ollama (`/api/embed`).
 
-Every call goes through a circuit breaker (`embedding`, or `shadow` for the second model) and has a time limit. What the endpoint answers is checked (number of
-vectors, length, finite values) and brought to length 1; an error never quotes the endpoint's body, which may hold our text.
-Redirects are not followed and proxy variables are not read: the key goes to the configured address only.
+Every call goes through a circuit breaker (`embedding`, or `shadow` for the second model) and has a time limit. What the endpoint
+answers is checked (number of vectors, length, finite values) and brought to length 1. What a refusal means is decided in
+`resilience.dependency`; an error never quotes the endpoint's body, which may hold our text.
+
+A refused batch is halved until the text that is the cause stands alone, so a batch that is only too big as a whole passes, and
+no text suffers for its neighbour. A text refused alone is asked for once more by its first half (a vector of a beginning finds
+more than none, and is what endpoints that cut silently give); if that is refused too, the error is that text's.
 """
 
 from __future__ import annotations
@@ -13,20 +17,21 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from shield.errors import DependencyMisconfigured, DependencyUnavailable
-from shield.resilience import Breakers, dependency_error
+from shield.errors import DependencyMisconfigured, DependencyRejected, DependencyUnavailable
+from shield.resilience import Breakers
+from shield.resilience.endpoint import JsonEndpoint, RotatingKey
 from shield.settings import EmbeddingSettings
-
-if TYPE_CHECKING:
-    import httpx
 
 SERVICE = "embedding"
 Floats = npt.NDArray[np.float32]
+_MAX_NUMBER = 32
+"""Bytes that one number of a vector may take in an answer."""
+_MAX_REST = 1024 * 1024
 _PIECE = re.compile(r"\w+|[^\w\s]")
 
 
@@ -39,7 +44,8 @@ class _HttpEmbedder(ABC):
         self._service = service
         self._settings = settings
         self._breakers = breakers
-        self._client: httpx.AsyncClient | None = None
+        key = RotatingKey(settings.api_key, settings.api_key_file)
+        self._endpoint = JsonEndpoint(service, "embedding endpoint", settings.base_url or "", key)
 
     @property
     def model(self) -> str:
@@ -60,27 +66,33 @@ class _HttpEmbedder(ABC):
         out = np.empty((len(texts), self.dim), dtype=np.float32)
         for start in range(0, len(texts), self._settings.batch):
             part = list(texts[start : start + self._settings.batch])
-            out[start : start + len(part)] = await self._breakers.call(self._service, partial(self._request, part))
+            out[start : start + len(part)] = await self._some(part)
         return out
 
     async def close(self) -> None:
         """Close the connection."""
-        if self._client is not None:
-            await self._client.aclose()
+        await self._endpoint.close()
+
+    async def _some(self, texts: list[str]) -> Floats:
+        try:
+            return await self._breakers.call(self._service, partial(self._request, texts))
+        except DependencyRejected:
+            if len(texts) == 1:
+                return await self._beginning(texts[0])
+            middle = len(texts) // 2
+            return np.concatenate([await self._some(texts[:middle]), await self._some(texts[middle:])])
+
+    async def _beginning(self, text: str) -> Floats:
+        """The vector of a refused text's first half."""
+        return await self._breakers.call(self._service, partial(self._request, [text[: (len(text) + 1) // 2]]))
 
     async def _request(self, texts: list[str]) -> Floats:
-        import httpx
-
+        most = len(texts) * self.dim * _MAX_NUMBER + _MAX_REST
+        answer = await self._endpoint.post(self.path, self._body(texts), max_bytes=most, timeout=self._settings.timeout.total_seconds())
         try:
-            answer = await self._http().post(self._url(), json=self._body(texts))
-        except httpx.HTTPError as error:
-            raise DependencyUnavailable("The embedding endpoint does not answer.", service=self._service) from error
-        if answer.status_code != 200:
-            raise dependency_error(self._service, answer.status_code, _retry_after(answer.headers.get("retry-after")))
-        try:
-            rows = self._rows(answer.json())
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError, binascii.Error) as error:
-            raise DependencyUnavailable("The embedding endpoint answers in an unknown form.", service=self._service) from error
+            rows = self._rows(answer)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, binascii.Error) as error:
+            raise self._endpoint.unreadable() from error
         return self._checked(rows, len(texts))
 
     def _checked(self, rows: list[Floats], expected: int) -> Floats:
@@ -98,20 +110,6 @@ class _HttpEmbedder(ABC):
             raise DependencyUnavailable("The embedding endpoint answers with vectors without a direction.", service=self._service)
         unit: Floats = (vectors / norms).astype(np.float32)
         return unit
-
-    def _http(self) -> httpx.AsyncClient:
-        if self._client is None:
-            import httpx
-
-            key = self._settings.api_key
-            headers = {"authorization": f"Bearer {key.get_secret_value()}"} if key else {}
-            self._client = httpx.AsyncClient(headers=headers, timeout=self._settings.timeout.total_seconds(), trust_env=False)
-        return self._client
-
-    def _url(self) -> str:
-        base = (self._settings.base_url or "").rstrip("/")
-        first = self.path.split("/", 2)[1]
-        return base.removesuffix(f"/{first}") + self.path  # the base may be given with or without `/v1`, `/api`
 
     @abstractmethod
     def _body(self, texts: list[str]) -> dict[str, Any]:
@@ -152,8 +150,3 @@ def _vector(value: Any) -> Floats:
     if isinstance(value, str):
         return np.frombuffer(base64.b64decode(value, validate=True), dtype="<f4").astype(np.float32)
     return np.asarray(value, dtype=np.float32).reshape(-1)
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds of a Retry-After header; its date form is not worth a parser here."""
-    return float(value) if value and value.isdecimal() else None

@@ -15,7 +15,7 @@ from shield.service.models.catalogue import (
     KnowledgeBaseList,
     KnowledgeBaseView,
 )
-from shield.service.models.ingest import CrawlSpec, DocumentSpec, IngestRequest, UploadCreate, UploadView
+from shield.service.models.ingest import Budget, CrawlSpec, DocumentSpec, IngestRequest, UploadCreate, UploadView
 from shield.service.models.jobs import ErrorView, JobAccepted, JobList, JobView, OutcomeView, ProgressView
 from shield.service.models.search import (
     Answer,
@@ -35,6 +35,7 @@ from shield.service.models.search import (
 
 __all__ = [
     "Answer",
+    "Budget",
     "Citation",
     "CrawlSpec",
     "DependencyHealth",

@@ -59,6 +59,13 @@ class DocumentSpec(Input):
     """Stored with the document, to filter by."""
 
 
+class Budget(Input):
+    """What a job may cost."""
+
+    tokens: Whole = Field(ge=1, le=10**12)
+    """Most tokens of language models, prompts and answers together; no call starts that could pass it."""
+
+
 class IngestRequest(Input):
     """Body of `POST /lightrag/ingest-async`."""
 
@@ -68,6 +75,8 @@ class IngestRequest(Input):
     """What to ingest."""
     priority: Literal["high", "normal", "low"] = "normal"
     """Which queue."""
+    budget: Budget | None = None
+    """What the job may cost; none: no limit."""
 
 
 class UploadCreate(Input):

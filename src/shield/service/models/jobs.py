@@ -68,6 +68,10 @@ class JobView(JobAccepted):
     waiting_for: str | None = None
     retry_of: UUID | None = None
     cancel_requested: bool = False
+    tokens: int = 0
+    """Tokens of language models spent so far, its graph steps included."""
+    budget_tokens: int | None = None
+    """Most tokens it may spend; None: no limit."""
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None

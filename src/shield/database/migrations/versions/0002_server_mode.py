@@ -59,6 +59,16 @@ def upgrade() -> None:
         sa.UniqueConstraint("knowledge_base_id", "model", "dim", name=op.f("uq_collections_knowledge_base_id_model_dim")),
     )
     op.create_table(
+        "token_reservations",
+        sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
+        sa.Column("job_id", sa.Uuid(), nullable=False),
+        sa.Column("tokens", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_token_reservations_job_id_jobs"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_token_reservations")),
+    )
+    op.create_index("ix_token_reservations_job_id", "token_reservations", ["job_id"], unique=False)
+    op.create_table(
         "upload_parts",
         sa.Column("upload_id", sa.Uuid(), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
@@ -148,6 +158,8 @@ def downgrade() -> None:
     op.drop_index("ix_web_pages_document_id", table_name="web_pages")
     op.drop_table("web_pages")
     op.drop_table("upload_parts")
+    op.drop_index("ix_token_reservations_job_id", table_name="token_reservations")
+    op.drop_table("token_reservations")
     op.drop_table("collections")
     op.drop_table("workers")
     op.drop_index("ix_api_keys_principal", table_name="api_keys")
