@@ -30,11 +30,15 @@ STARVING_EVERY = 10
 
 _CANDIDATES = 8  # tried in one look for work, in case others take the first ones at the same moment
 
-# What a worker may take. The crash that a lapsed lease means is counted by the claim itself.
-_CLAIMABLE = """
-    runner = :runner AND needs <@ CAST(:offers AS text[]) AND cancel_requested_at IS NULL AND deadline_at > now() AND errors < max_errors
+STARTABLE = """
+    cancel_requested_at IS NULL AND deadline_at > now() AND errors < max_errors
     AND ((status = 'pending' AND available_at <= now() AND crashes < max_crashes)
       OR (status = 'processing' AND NOT parked AND lease_until < now() AND crashes + 1 < max_crashes))"""
+"""Whether a job may be begun now. The crash that a lapsed lease means is counted by the claim itself."""
+
+# What this worker may take.
+_CLAIMABLE = f"""
+    runner = :runner AND needs <@ CAST(:offers AS text[]) AND kind = ANY(CAST(:kinds AS text[])) AND {STARTABLE}"""
 
 _CLAIM = text(f"""
     UPDATE jobs SET status = 'processing', fence = fence + 1, worker = :worker, lease_until = now() + CAST(:lease AS interval),
@@ -49,7 +53,7 @@ _CHOOSE = text(f"""
     WITH eligible AS (
       SELECT id, principal, seq, CASE priority WHEN 'high' THEN 0 WHEN 'normal' THEN 1 ELSE 2 END AS rank
         FROM jobs WHERE status IN ('pending', 'processing') AND {_CLAIMABLE}
-         AND kind = ANY(CAST(:kinds AS text[])) AND id <> ALL(CAST(:exclude AS uuid[]))),
+         AND id <> ALL(CAST(:exclude AS uuid[]))),
     ranked AS (SELECT *, min(rank) OVER (PARTITION BY principal) AS best FROM eligible),
     principals AS (
       SELECT p.principal, (SELECT max(turn) FROM jobs j WHERE j.principal = p.principal AND turn IS NOT NULL) AS last,
@@ -67,6 +71,10 @@ _CHOOSE = text(f"""
 _ONE_CHOOSER = text(
     "SELECT set_config('idle_in_transaction_session_timeout', :patience, true), pg_try_advisory_xact_lock(hashtextextended('shield.claim', 0)) AS mine"
 )
+
+_OFFER_AGAIN = text("""
+    UPDATE jobs SET published_at = now() - CAST(:ago AS interval)
+     WHERE id = (SELECT id FROM jobs WHERE id = :id AND published_at IS NOT NULL FOR NO KEY UPDATE SKIP LOCKED)""")
 
 _LOCK_HELD = text(
     f"SELECT {COLUMNS}, max_errors FROM jobs WHERE id = :id AND fence = :fence AND status = 'processing' AND NOT parked FOR NO KEY UPDATE"  # noqa: S608
@@ -106,12 +114,18 @@ MAX_SOURCE = 4096
 
 
 async def claim(
-    connection: AsyncConnection, job_id: JobId, *, worker: WorkerId, offers: frozenset[str], runner: str, settings: JobSettings
+    connection: AsyncConnection,
+    job_id: JobId,
+    *,
+    worker: WorkerId,
+    offers: frozenset[str],
+    runner: str,
+    settings: JobSettings,
+    kinds: Iterable[JobKind] = tuple(JobKind),
 ) -> Claim | None:
     """Take this job for one lease; None if it is not to be had (held, ended, not yet due, past a budget, not for this worker)."""
-    result = await connection.execute(
-        _CLAIM, {"id": job_id, "worker": worker, "offers": sorted(offers), "runner": runner, "lease": settings.lease}
-    )
+    values = {"id": job_id, "worker": worker, "offers": sorted(offers), "runner": runner, "kinds": sorted(kinds), "lease": settings.lease}
+    result = await connection.execute(_CLAIM, values)
     row = result.mappings().first()
     if row is None:
         return None
@@ -130,8 +144,7 @@ async def claim_next(
     exclude: Collection[JobId],
 ) -> Claim | None:
     """Take the job whose turn it is; None if there is none, or another process is choosing at this moment."""
-    patience = str(int(settings.heartbeat.total_seconds() * 1000))
-    if not (await connection.execute(_ONE_CHOOSER, {"patience": patience})).one().mine:
+    if not await only_chooser(connection, settings):
         return None
     candidates = await connection.execute(
         _CHOOSE,
@@ -146,10 +159,21 @@ async def claim_next(
         },
     )
     for job_id in candidates.scalars().all():
-        taken = await claim(connection, job_id, worker=worker, offers=offers, runner=runner, settings=settings)
+        taken = await claim(connection, job_id, worker=worker, offers=offers, runner=runner, settings=settings, kinds=kinds)
         if taken is not None:
             return taken
     return None
+
+
+async def offer_again(connection: AsyncConnection, job_id: JobId, settings: JobSettings) -> None:
+    """A hint of this job was of no use to who took it: let the relay publish another after a look's pause."""
+    await connection.execute(_OFFER_AGAIN, {"id": job_id, "ago": settings.lease - settings.relay})
+
+
+async def only_chooser(connection: AsyncConnection, settings: JobSettings) -> bool:
+    """Become the one who chooses until the transaction ends; False if another process is choosing at this moment."""
+    patience = str(int(settings.heartbeat.total_seconds() * 1000))
+    return bool((await connection.execute(_ONE_CHOOSER, {"patience": patience})).one().mine)
 
 
 async def heartbeat(connection: AsyncConnection, held: Claim, settings: JobSettings) -> Beat:

@@ -1,7 +1,7 @@
 """Where jobs live: PostgreSQL, and nothing else is true about them.
 
-Every method is one transaction; when it returns, what it says is durable. A lost, refused or exhausted connection is
-`DatabaseUnavailable`, and then the transaction may or may not have happened: intake is made safe to repeat by its
+Every method is one transaction; when it returns, what it says is durable. A lost, refused or exhausted connection, and a
+server that has not answered for a lease, is `DatabaseUnavailable`, and then the transaction may or may not have happened: intake is made safe to repeat by its
 idempotency key, a worker's writes by their fence.
 
 Writes of a worker take its `Claim` and raise `LeaseLost` without changing anything when its fence is outdated; only
@@ -10,6 +10,7 @@ Writes of a worker take its `Claim` and raise `LeaseLost` without changing anyth
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -19,8 +20,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shield.database.engine import database_errors
 from shield.database.fence import require_fence
-from shield.errors import JobCancelled, JobEnded, ShieldError, UnknownJob
-from shield.jobs import claims, intake, sweeps
+from shield.errors import DatabaseUnavailable, JobCancelled, JobEnded, ShieldError, UnknownJob
+from shield.jobs import choice, claims, intake, sweeps
+from shield.jobs.choice import Chosen, Out
 from shield.jobs.model import (
     FLEET,
     Beat,
@@ -43,10 +45,14 @@ from shield.settings import JobSettings
 
 NO_NEEDS: frozenset[str] = frozenset()
 
+_PATIENCE = 10.0
+"""Least limit of a transaction, in seconds: a burst of callers waits for connections and for each other's locks."""
+
 _GET = text(f"SELECT {COLUMNS} FROM jobs WHERE id = :id AND principal = coalesce(CAST(:principal AS text), principal)")  # noqa: S608 - ours
 _LIST = text(f"""
     SELECT {COLUMNS} FROM jobs
      WHERE principal = :principal AND (CAST(:status AS text) IS NULL OR status = :status)
+       AND (CAST(:code AS text) IS NULL OR error_code = :code)
        AND (CAST(:kb AS text) IS NULL OR knowledge_base = :kb) AND (CAST(:before AS bigint) IS NULL OR seq < :before)
      ORDER BY seq DESC LIMIT :limit""")  # noqa: S608
 _OUTCOMES = text(f"SELECT {OUTCOME_COLUMNS} FROM job_outcomes WHERE job_id = :id AND number > :after ORDER BY number LIMIT :limit")  # noqa: S608
@@ -69,12 +75,16 @@ class JobRepository:
     def __init__(self, engine: AsyncEngine, settings: JobSettings) -> None:
         self._engine = engine
         self._settings = settings
+        self._limit = max(settings.lease.total_seconds(), _PATIENCE)
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:
-        with database_errors():
-            async with self._engine.begin() as connection:
-                yield connection
+        try:
+            with database_errors():
+                async with asyncio.timeout(self._limit), self._engine.begin() as connection:
+                    yield connection
+        except TimeoutError as error:
+            raise DatabaseUnavailable(retry_after=2) from error
 
     # -- for clients --------------------------------------------------------------------------------------------------
 
@@ -109,10 +119,17 @@ class JobRepository:
         return job_of(row)
 
     async def list(
-        self, principal: str, *, status: Status | None = None, knowledge_base: str | None = None, limit: int = 20, before: int | None = None
+        self,
+        principal: str,
+        *,
+        status: Status | None = None,
+        code: str | None = None,
+        knowledge_base: str | None = None,
+        limit: int = 20,
+        before: int | None = None,
     ) -> Page:
-        """This principal's jobs, newest first, those older than `before` (a `Page.next`)."""
-        values = {"principal": principal, "status": status, "kb": knowledge_base, "before": before, "limit": limit + 1}
+        """This principal's jobs, newest first, those older than `before` (a `Page.next`); `code` is that of their error."""
+        values = {"principal": principal, "status": status, "code": code, "kb": knowledge_base, "before": before, "limit": limit + 1}
         async with self._transaction() as connection:
             jobs = [job_of(row) for row in (await connection.execute(_LIST, values)).mappings()]
         return Page(jobs[:limit], jobs[limit - 1].seq if len(jobs) > limit else None)
@@ -153,6 +170,24 @@ class JobRepository:
         """Take this job, or None if it is held, ended, not yet due, out of budget, or not for this worker."""
         async with self._transaction() as connection:
             return await claims.claim(connection, job_id, worker=worker, offers=offers, runner=runner, settings=self._settings)
+
+    async def claim_hinted(
+        self,
+        job_id: JobId,
+        worker: WorkerId,
+        offers: frozenset[str] = NO_NEEDS,
+        runner: str = FLEET,
+        *,
+        kinds: Iterable[JobKind] = tuple(JobKind),
+    ) -> Claim | None:
+        """Take the job of a hint; if it is not to be had here but still waits, the relay will publish another hint."""
+        async with self._transaction() as connection:
+            taken = await claims.claim(
+                connection, job_id, worker=worker, offers=offers, runner=runner, settings=self._settings, kinds=kinds
+            )
+            if taken is None:
+                await claims.offer_again(connection, job_id, self._settings)
+            return taken
 
     async def claim_next(
         self,
@@ -211,6 +246,15 @@ class JobRepository:
         """Let the job wait for its rows in `graph_tasks` without a slot; a sweep puts it back when none is pending."""
         async with self._transaction() as connection:
             return await claims.park(connection, claim, stage)
+
+    # -- for the relay ------------------------------------------------------------------------------------------------
+
+    async def choose(self, out: Out, runner: str = FLEET, *, regular: bool, published_before: int) -> Chosen | None:
+        """Stamp the jobs whose hints go out next; None if another process is choosing. See `choice.choose`."""
+        async with self._transaction() as connection:
+            return await choice.choose(
+                connection, out, runner=runner, settings=self._settings, regular=regular, published_before=published_before
+            )
 
     # -- for the housekeeping -----------------------------------------------------------------------------------------
 

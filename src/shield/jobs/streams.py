@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from shield.jobs.choice import Out
 from shield.jobs.model import JobId, Priority
 from shield.settings import RedisSettings
 
@@ -83,13 +84,20 @@ class RedisPublisher:
     def __init__(self, settings: RedisSettings) -> None:
         self._client = connect(settings)
 
-    async def out(self) -> int:
-        """Hints in the streams, those being looked at included."""
+    async def out(self) -> Out:
+        """Hints in the streams; those that a worker is looking at are out, but not unread."""
         with away():
             async with self._client.pipeline(transaction=False) as pipe:
                 for stream in STREAMS.values():
                     pipe.xlen(stream)
-                return sum(await pipe.execute())
+                    pipe.xpending(stream, GROUP)
+                answers = await pipe.execute(raise_on_error=False)
+            for answer in answers[::2]:
+                if isinstance(answer, Exception):
+                    raise answer
+        total = sum(answers[::2])
+        taken = sum(answer["pending"] for answer in answers[1::2] if isinstance(answer, dict))  # no group: none taken
+        return Out(total, max(0, total - taken))
 
     async def publish(self, hints: Sequence[tuple[JobId, Priority, str | None]]) -> None:
         """Append each to its priority's stream."""
