@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -90,6 +91,23 @@ class QdrantSettings(Group):
     """Metadata fields a collection is indexed by, each when a filter first uses it; later ones are filtered without an index."""
 
 
+def _endpoint_address(value: str | None) -> str | None:
+    """An endpoint's address must be one, and holds no credential: that is the key's place."""
+    if value is None:
+        return None
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and "@" not in parts.netloc
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("must be an http:// or https:// address without credentials")
+    return value
+
+
+EndpointAddress = Annotated[str | None, AfterValidator(_endpoint_address)]
+
+
 class EmbeddingSettings(Group):
     provider: Literal["builtin", "openai", "ollama"] = "builtin"
     """Who embeds: `builtin` = MiniLM on onnxruntime in this process; the others need `base_url`."""
@@ -97,7 +115,7 @@ class EmbeddingSettings(Group):
     """Model name; a collection's key is model and dimension."""
     dim: int = Field(384, ge=8, le=8192)
     """Length of a vector."""
-    base_url: str | None = None
+    base_url: EndpointAddress = None
     """Address of an OpenAI-compatible or Ollama endpoint."""
     api_key: SecretStr | None = None
     """Key for that endpoint."""
@@ -118,7 +136,7 @@ class ShadowSettings(EmbeddingSettings):
 class LlmSettings(Group):
     provider: Literal["none", "openai", "ollama"] = "none"
     """Who writes answers: `none` = extractive answers and a rule-based graph; `openai` = any OpenAI-compatible endpoint such as LiteLLM."""
-    base_url: str | None = None
+    base_url: EndpointAddress = None
     """Address of the endpoint, for example http://127.0.0.1:11434."""
     model: str | None = None
     """Model name as the endpoint knows it."""
@@ -455,6 +473,13 @@ class WorkerSettings(Group):
     """Resident memory from which a worker's idle children are recycled and no job is begun until it has shrunk; 0 = no ceiling."""
 
 
+class BackupSettings(Group):
+    timeout: Duration = seconds(120)
+    """Longest single request to the object store, and longest silence of the database while it is read."""
+    chunk: ByteSize = ByteSize(32 * MiB)
+    """Size of a part of an object; an object has at most 10 000 of them."""
+
+
 class BreakerSettings(Group):
     threshold: int = Field(5, ge=1)
     """Failures in a row that open a circuit."""
@@ -526,6 +551,7 @@ class Settings(BaseSettings):
     breaker: BreakerSettings = BreakerSettings()
     orchestrator: OrchestratorSettings = OrchestratorSettings()
     worker: WorkerSettings = WorkerSettings()
+    backup: BackupSettings = BackupSettings()
 
     @field_validator("allowed_hosts", "allowed_origins", mode="before")
     @classmethod
