@@ -21,6 +21,11 @@ from shield.service.models import (
     IngestRequest,
     JobList,
     JobView,
+    KeyCreate,
+    KeyCreated,
+    KeyList,
+    KeyRotate,
+    KeyView,
     KnowledgeBaseCreate,
     KnowledgeBaseHash,
     KnowledgeBaseList,
@@ -188,6 +193,18 @@ class RecordingShield:
 
     async def upload(self, who: Principal, filename: str, mime: str | None, content: AsyncIterator[bytes]) -> UploadView:
         return await self._answer("upload", who, _an_upload(filename), filename=filename, mime=mime)
+
+    async def keys(self, who: Principal) -> KeyList:
+        raise AssertionError("no tool manages keys")
+
+    async def create_key(self, who: Principal, request: KeyCreate) -> KeyCreated:
+        raise AssertionError("no tool manages keys")
+
+    async def revoke_key(self, who: Principal, key_id: str) -> KeyView:
+        raise AssertionError("no tool manages keys")
+
+    async def rotate_key(self, who: Principal, key_id: str, request: KeyRotate) -> KeyCreated:
+        raise AssertionError("no tool manages keys")
 
     async def health(self) -> Health:
         return Health(status="ok", version="0", dependencies=[])

@@ -22,16 +22,20 @@ from starlette.staticfiles import StaticFiles
 
 from shield import __version__
 from shield.api import problems
-from shield.api.dependencies import Context, PrincipalOf
+from shield.api.authentication import Authentication
+from shield.api.dependencies import Context, Introspection, PrincipalOf
 from shield.api.middleware import BodyLimit, Boundary, HostGuard, HttpMetrics
-from shield.api.routes import docs, documents, health, ingest, jobs, knowledge_bases, search, uploads
+from shield.api.routes import docs, documents, health, identity, ingest, jobs, keys, knowledge_bases, search, uploads
+from shield.auth.authenticator import Challenge
+from shield.auth.binding import check_binding
 from shield.auth.hosts import HostPolicy
-from shield.auth.local import check_binding, local_principal
+from shield.auth.local import local_principal
+from shield.errors import ConfigInvalid
 from shield.service.port import Shield
 from shield.settings import Settings
 
 MCP_PATH = "/mcp"
-_ROUTERS = (ingest, search, uploads, jobs, documents, knowledge_bases, health, docs)
+_ROUTERS = (ingest, search, uploads, jobs, documents, knowledge_bases, keys, health, docs)
 _DESCRIPTION = "Web sites and documents in, cited answers out. Long work is a job: 202, then poll or watch it."
 
 
@@ -42,6 +46,7 @@ def create_app(
     mcp_app: Starlette | None = None,
     *,
     principal_of: PrincipalOf = local_principal,
+    introspection: Introspection | None = None,
     samples: Path | None = None,
     rest: bool = True,
 ) -> FastAPI:
@@ -53,6 +58,7 @@ def create_app(
         metrics: counts requests by route template.
         mcp_app: FastMCP's `http_app(path="/mcp", stateless_http=True)`; host and origin are checked here, so its own check stays off.
         principal_of: who a request acts for.
+        introspection: answers the MCP servers of a fleet, which ask whom a key belongs to; without it that route does not exist.
         samples: directory of a static site to serve at `/samples/`.
         rest: serve the REST API; without it only `/mcp`, liveness and readiness answer.
 
@@ -60,6 +66,8 @@ def create_app(
         ConfigInvalid: the settings would serve strangers, or name hosts that cannot be read.
     """
     check_binding(settings)
+    if settings.auth.mode != "none" and principal_of is local_principal:
+        raise ConfigInvalid(f"SHIELD_AUTH_MODE={settings.auth.mode} needs someone who checks credentials.")
     app = FastAPI(
         title="HX-Citadel Shield",
         version=__version__,
@@ -72,12 +80,14 @@ def create_app(
             Middleware(Boundary, metrics=metrics),
             Middleware(HostGuard, policy=HostPolicy.of(settings)),
             Middleware(BodyLimit, settings=settings),
+            Middleware(Authentication, principal_of=principal_of, challenge=Challenge.of(settings)),
         ],
     )
-    app.state.context = Context(shield, settings, principal_of)
+    app.state.context = Context(shield, settings, introspection)
     problems.install(app)
     for module in _ROUTERS if rest else (health,):
         app.include_router(module.router)
+    app.router.routes.extend(identity.routes(settings, introspection))
     if mcp_app is not None:
         problems.install_inner(mcp_app)
         app.router.routes.append(Route(MCP_PATH, mcp_app, include_in_schema=False))  # a route, so that unknown paths stay ours
@@ -108,8 +118,20 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         schemas = schema["components"]["schemas"]
         schema["components"]["examples"] = problems.examples()
+        _describe_credentials(app, schema)
         schemas["Problem"] = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own error form, which this API never sends
             schemas.pop(unused, None)
         app.openapi_schema = schema
     return app.openapi_schema
+
+
+def _describe_credentials(app: FastAPI, schema: dict[str, Any]) -> None:
+    """Say which operations need a credential, on a server that asks for one."""
+    if app.state.context.settings.auth.mode == "none":
+        return
+    schema["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer", "description": "An API key or access token."}}
+    for item in schema["paths"].values():
+        for operation in item.values():
+            if "401" in operation["responses"]:
+                operation["security"] = [{"bearer": []}]

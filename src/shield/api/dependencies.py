@@ -10,9 +10,12 @@ from uuid import UUID
 
 from fastapi import Depends, Header, Path, Query
 from pydantic import AfterValidator, StringConstraints
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 
 from shield.auth import Principal
+from shield.auth.authenticator import caller_of
+from shield.auth.hop import HopTokens
+from shield.auth.keys import KeyVerifier
 from shield.auth.local import is_local_caller
 from shield.service.models import IdempotencyKey
 from shield.service.port import Shield
@@ -22,8 +25,16 @@ MAX_INT = 2**31 - 1  # what PostgreSQL's integer holds
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 _PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 
-PrincipalOf = Callable[[Request], Awaitable[Principal]]
-"""Who a request acts for; raises `Unauthenticated`. The seam for keys and tokens."""
+PrincipalOf = Callable[[HTTPConnection], Awaitable[Principal]]
+"""Who a request acts for; raises `Unauthenticated` or `CredentialInvalid`. The seam for keys and tokens."""
+
+
+@dataclass(frozen=True)
+class Introspection:
+    """What an orchestrator answers the MCP servers of its fleet with: whom a key belongs to."""
+
+    keys: KeyVerifier
+    hop: HopTokens
 
 
 @dataclass(frozen=True)
@@ -32,7 +43,7 @@ class Context:
 
     shield: Shield
     settings: Settings
-    principal_of: PrincipalOf
+    introspection: Introspection | None = None
 
 
 def context_of(request: Request) -> Context:
@@ -45,7 +56,7 @@ async def _shield(request: Request) -> Shield:
 
 
 async def _principal(request: Request) -> Principal:
-    return await context_of(request).principal_of(request)
+    return caller_of(request.scope)
 
 
 async def _local(request: Request) -> bool:

@@ -18,6 +18,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "store_note": {"text": "The pump of hall 3 needs 20 s between two starts.", "source": "note:pump-hall-3", "metadata": {"team": "ops"}},
     "announce_upload": {"filename": "manual.pdf", "mime": "application/pdf"},
     "create_knowledge_base": {"name": "team-handbook", "description": "How we work.", "graph": True},
+    "create_key": {"name": "the docs agent", "scopes": ["kb:read"], "knowledge_bases": ["team-handbook"], "expires_in_days": 90},
+    "rotate_key": {"grace_seconds": 3600},
 }
 """JSON bodies by operation id."""
 
@@ -26,6 +28,7 @@ PARAMETERS: dict[str, Any] = {
     "document_id": DOCUMENT_ID,
     "upload_id": UPLOAD_ID,
     "name": "team-handbook",
+    "key_id": "k3v9x0ab",
     "token": "ONE-TIME-TOKEN",
 }
 """Values of required path and query parameters."""

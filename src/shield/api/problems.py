@@ -19,7 +19,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
-from shield.errors import InternalError, InvalidRequest, MethodNotAllowed, RequestTooLarge, ShieldError, UnknownRoute, leaf_errors
+from shield.errors import (
+    Forbidden,
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    RequestTooLarge,
+    ShieldError,
+    UnknownRoute,
+    leaf_errors,
+)
 from shield.service.validation import invalid_fields
 
 MEDIA_TYPE = "application/problem+json"
@@ -60,6 +69,8 @@ def problem_response(error: ShieldError, scope: Scope, headers: dict[str, str] |
     headers = dict(headers or {})
     if error.retry_after is not None:
         headers["Retry-After"] = str(retry_seconds(error.retry_after))
+    if isinstance(error, Forbidden) and "scope" in error.details:
+        headers.setdefault("WWW-Authenticate", f'Bearer error="insufficient_scope", scope="{error.details["scope"]}"')  # RFC 6750
     return JSONResponse(body, error.status, headers, MEDIA_TYPE)
 
 

@@ -20,7 +20,12 @@ OPEN: tuple[type[ShieldError], ...] = (
 )
 """What every route may answer."""
 
-IDENTIFIED: tuple[type[ShieldError], ...] = (errors.Unauthenticated, errors.Forbidden)
+IDENTIFIED: tuple[type[ShieldError], ...] = (
+    errors.Unauthenticated,
+    errors.CredentialInvalid,
+    errors.Forbidden,
+    errors.IdentityUnavailable,
+)
 """What every route that asks who is calling may answer."""
 
 BODY: tuple[type[ShieldError], ...] = (errors.RequestTooLarge, errors.RequestTimeout)

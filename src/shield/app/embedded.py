@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import socket
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from shield.app import samples
 from shield.app.owner import Ownership, ServerInfo
 from shield.app.process import Process, address, bind
 from shield.auth import LOCAL
+from shield.auth.authenticator import Authenticator
+from shield.auth.hop import HopTokens, Service
 from shield.auth.local import is_loopback
 from shield.database.embedded import EmbeddedPostgres
 from shield.errors import DatabaseUnavailable
@@ -42,6 +45,11 @@ class EmbeddedApp(Process):
     def __init__(self, settings: Settings, ownership: Ownership) -> None:
         super().__init__(settings)
         self._ownership = ownership
+        self._hop: HopTokens | None = None
+
+    def token(self) -> str | None:
+        """A credential of the local user, good for a minute; None where none is needed."""
+        return self._hop.mint(LOCAL, Service.LOCAL) if self._hop else None
 
     async def _start(self) -> None:
         self._stack.callback(self._ownership.close)
@@ -75,18 +83,31 @@ class EmbeddedApp(Process):
 
     def _surfaces(self, settings: Settings, answers: Answering, listener: socket.socket) -> ServerInfo:
         from shield.api.app import create_app
-        from shield.mcp.server import create_mcp, http_app
+        from shield.mcp import caller, create_mcp, http_app
         from shield.telemetry.server import MetricsServer
 
         metrics = answers.core.metrics
         local = is_loopback(settings.host) and settings.public_url is None
-        mcp = create_mcp(self.shield, metrics, settings, principal=lambda: LOCAL, local_caller=local)
+        self._hop = self._share_secret(settings)
+        authenticator = Authenticator.of(settings, self.shield.api_keys, self._hop)
+        mcp = create_mcp(self.shield, metrics, settings, principal=caller, local_caller=local)
         folder = samples.directory()
-        self._serve(create_app(self.shield, settings, metrics, http_app(mcp), samples=folder / "site" if folder else None), listener)
+        site = folder / "site" if folder else None
+        self._serve(create_app(self.shield, settings, metrics, http_app(mcp), principal_of=authenticator, samples=site), listener)
         exporter = MetricsServer(metrics, settings.host, settings.metrics_port)
         self._stack.callback(exporter.close)
         metrics_url = f"{address(settings.host, exporter.port)}/metrics"
         return ServerInfo(url=address(settings.host, settings.port), metrics_url=metrics_url, pid=os.getpid(), version=__version__)
+
+    def _share_secret(self, settings: Settings) -> HopTokens | None:
+        """Where credentials are asked for, let whoever can read the data directory in as its user, by a secret that lives as long as we."""
+        if settings.auth.mode == "none":
+            return HopTokens.of(settings)
+        given = settings.auth.hop_secret
+        secret = given.get_secret_value() if given else secrets.token_urlsafe(48)
+        hop = HopTokens(secret, settings.auth.clock_skew)
+        self._ownership.share(secret)
+        return hop
 
 
 async def _keep_alive(postgres: EmbeddedPostgres, stop: asyncio.Event) -> None:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import structlog
 
 from shield.app.process import Process, address, bind
-from shield.auth import LOCAL
+from shield.auth.authenticator import Authenticator
+from shield.auth.hop import HopTokens
 from shield.errors import ConfigInvalid
 from shield.settings import Settings
 from shield.telemetry.metrics import Metrics
@@ -66,6 +67,7 @@ class ApiProcess(FleetProcess):
         self._stack.callback(listener.close)
         settings = self._settings.model_copy(update={"port": listener.getsockname()[1]})
         from shield.api.app import create_app
+        from shield.api.dependencies import Introspection
         from shield.app.assembly import Wake, answering, connect_core
         from shield.app.chores import housekeeping, warm_up
         from shield.service.local import LocalShield
@@ -76,7 +78,15 @@ class ApiProcess(FleetProcess):
         shield = LocalShield(answers.parts)
         url = address(settings.host, settings.port)
         shield.base_url = settings.public_url or url
-        self._serve(create_app(shield, settings, core.metrics), listener)
+        hop = HopTokens.of(settings)
+        app = create_app(
+            shield,
+            settings,
+            core.metrics,
+            principal_of=Authenticator.of(settings, shield.api_keys),
+            introspection=Introspection(shield.api_keys, hop) if hop else None,
+        )
+        self._serve(app, listener)
         self._run("warm-up", warm_up(answers.parts, self._stop))
         self._run("housekeeping", housekeeping(answers, self._stop))
         await self._serving()
@@ -95,19 +105,26 @@ class McpProcess(FleetProcess):
         from typing import cast
 
         from shield.api.app import create_app
-        from shield.mcp.server import create_mcp, http_app
+        from shield.mcp import caller, create_mcp, http_app
         from shield.resilience import Breakers
         from shield.service.guarded import GuardedShield
+        from shield.service.introspection import Introspection
         from shield.service.port import Shield
         from shield.service.remote import RemoteShield
 
         breakers = Breakers(settings.breaker)
         metrics = Metrics(breakers)
-        remote = RemoteShield(str(settings.orchestrator.url), settings=settings.client)
+        orchestrator, hop = str(settings.orchestrator.url), HopTokens.of(settings)
+        if hop is None and settings.auth.mode != "none":
+            raise ConfigInvalid("`shield mcp` needs SHIELD_AUTH_HOP_SECRET, the same as the orchestrator's, to say for whom it calls.")
+        remote = RemoteShield(orchestrator, settings=settings.client, credentials=hop.mint if hop else None, delegated=hop is not None)
         self._stack.push_async_callback(remote.aclose)
+        keys = None
+        if hop is not None and settings.auth.mode == "api-key":
+            keys = await self._stack.enter_async_context(Introspection(orchestrator, hop, settings))
         shield = cast("Shield", GuardedShield(remote, breakers))
-        mcp = create_mcp(shield, metrics, settings, principal=lambda: LOCAL)
-        self._serve(create_app(shield, settings, metrics, http_app(mcp), rest=False), listener)
+        mcp = http_app(create_mcp(shield, metrics, settings, principal=caller))
+        self._serve(create_app(shield, settings, metrics, mcp, principal_of=Authenticator.of(settings, keys), rest=False), listener)
         await self._serving()
         self._announce("mcp", metrics, address(settings.host, settings.port))
 

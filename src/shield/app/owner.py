@@ -52,6 +52,7 @@ class Ownership:
             os.close(descriptor)
             return None
         (run / "server.json").unlink(missing_ok=True)
+        (run / "hop").unlink(missing_ok=True)
         return cls(data_dir, descriptor)
 
     def announce(self, info: ServerInfo) -> None:
@@ -62,8 +63,17 @@ class Ownership:
         draft.chmod(0o600)
         draft.replace(target)
 
+    def share(self, secret: str) -> None:
+        """Leave a secret for whoever may read the directory: with it, a command acts as the directory's user (`shared_secret`)."""
+        target = self._data_dir / "run" / "hop"
+        target.unlink(missing_ok=True)
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(secret)
+
     def close(self) -> None:
         """Give the directory up."""
+        (self._data_dir / "run" / "hop").unlink(missing_ok=True)
         (self._data_dir / "run" / "server.json").unlink(missing_ok=True)
         os.close(self._descriptor)
 
@@ -81,6 +91,14 @@ def find_server(data_dir: Path) -> ServerInfo | None:
     except (OSError, ValueError, TypeError):
         return None
     return info if _answers(info.url) else None
+
+
+def shared_secret(data_dir: Path) -> str | None:
+    """What the running owner has left for commands of its own user; None where it asks nobody who he is."""
+    try:
+        return (data_dir / "run" / "hop").read_text(encoding="utf-8")
+    except OSError:
+        return None
 
 
 def own_or_find(data_dir: Path, *, patience: float = 15.0) -> Ownership | ServerInfo:

@@ -53,11 +53,11 @@ async def unfinished(shield: Shield) -> list[tuple[str, JobView]]:
     return [("samples (resumed)", job) for job in jobs if job.finished_at is None]
 
 
-async def ask(mcp_url: str, question: str) -> dict[str, Any]:
-    """Ask over MCP, as an agent would; returns the tool's structured answer."""
+async def ask(mcp_url: str, question: str, token: str | None = None) -> dict[str, Any]:
+    """Ask over MCP, as an agent would, with a token where one is needed; returns the tool's structured answer."""
     from fastmcp import Client
 
-    async with Client(mcp_url) as client:
+    async with Client(mcp_url, auth=token) as client:
         result = await client.call_tool("lightrag_query", {"query": question, "knowledge_base": BASE})
     return dict(result.structured_content or {})
 

@@ -1,8 +1,8 @@
 """Identity without credentials: whoever reaches a loopback server is its user.
 
-That is only true as long as nobody else can reach it, so `check_binding` refuses to serve beyond loopback in this mode
-unless the operator says so twice (`SHIELD_HOST` and `SHIELD_AUTH_ALLOW_OPEN`). A caller counts as *local*, and may name files by path,
-only if the server binds loopback, no proxy stands before it, and the connection comes from loopback.
+That is only true as long as nobody else can reach it, so a server in this mode refuses to leave loopback (`binding.py`). A caller
+counts as *local*, and may name files by path, only if the server binds loopback, no proxy stands before it, and the connection comes
+from loopback.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import ipaddress
 
 from shield.auth.principal import LOCAL, Principal
-from shield.errors import ConfigInvalid
 from shield.settings import Settings
 
 
@@ -22,21 +21,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-def check_binding(settings: Settings) -> None:
-    """Pass if a server with these settings is safe to start.
-
-    Raises:
-        ConfigInvalid: it would serve strangers without asking who they are, or asks for a mode that does not exist yet.
-    """
-    if settings.auth.mode != "none":
-        raise ConfigInvalid(f"SHIELD_AUTH_MODE: `{settings.auth.mode}` is not available in this version.")
-    if not is_loopback(settings.host) and not settings.auth.allow_open:
-        raise ConfigInvalid(
-            f"SHIELD_HOST={settings.host} would let everybody on the network in, since SHIELD_AUTH_MODE is `none`."
-            " Set SHIELD_AUTH_ALLOW_OPEN=true if that is what you want."
-        )
 
 
 def is_local_caller(settings: Settings, peer: str | None, *, proxied: bool) -> bool:

@@ -39,9 +39,14 @@ class Principal:
         if scope not in self.scopes and Scope.ADMIN not in self.scopes:
             raise Forbidden(f"This needs the scope `{scope}`.", scope=str(scope))
 
-    def sees(self, knowledge_base: str) -> bool:
-        """Whether this knowledge base is granted."""
-        return self.knowledge_bases is None or knowledge_base in self.knowledge_bases
+    @property
+    def everywhere(self) -> bool:
+        """Whether all knowledge bases are granted; an administrator's always are."""
+        return self.knowledge_bases is None or Scope.ADMIN in self.scopes
+
+    def sees(self, knowledge_base: str, owner: str) -> bool:
+        """Whether this knowledge base is granted, or this principal's own."""
+        return self.everywhere or knowledge_base in (self.knowledge_bases or ()) or owner == self.name
 
 
 LOCAL = Principal("local", frozenset(Scope))

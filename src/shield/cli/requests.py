@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import typer
 from pydantic import ValidationError
 
-from shield.service.models import FindRequest, IngestRequest, KnowledgeBaseCreate, Model, QueryRequest
+from shield.service.models import FindRequest, IngestRequest, KeyCreate, KeyRotate, KnowledgeBaseCreate, Model, QueryRequest
 from shield.service.validation import invalid_request
 
 M = TypeVar("M", bound=Model)
@@ -31,6 +31,16 @@ def query_request(question: str, kb: str, mode: str, filters: list[str] | None) 
 def base_request(name: str, description: str, graph: bool) -> KnowledgeBaseCreate:
     """The body that makes a knowledge base."""
     return _build(KnowledgeBaseCreate, {"name": name, "description": description, "graph": graph})
+
+
+def key_request(values: dict[str, Any], *, everywhere: bool) -> KeyCreate:
+    """The body that makes an API key; `everywhere`: for all knowledge bases."""
+    return _build(KeyCreate, {**values, "knowledge_bases": None} if everywhere else values)
+
+
+def rotation_request(grace_seconds: int | None) -> KeyRotate:
+    """The body that replaces an API key."""
+    return _build(KeyRotate, {"grace_seconds": grace_seconds})
 
 
 def pairs(items: list[str] | None, form: str) -> dict[str, str]:

@@ -150,7 +150,7 @@ async def _up(settings: Settings, *, samples: bool, once: bool) -> int:
 
     from shield.app.embedded import EmbeddedApp
     from shield.app.owner import Ownership, own_or_find
-    from shield.auth.local import check_binding
+    from shield.auth.binding import check_binding
     from shield.database.embedded import prepare
     from shield.errors import DataDirectoryBusy
 
@@ -198,7 +198,7 @@ async def _welcome(app: EmbeddedApp, out: Console, *, samples: bool, began: floa
         await _follow_all(app, jobs or await sample_set.unfinished(app.shield), out)
         if jobs:
             out.print(f"\n[bold]{sample_set.QUESTION}[/bold]")
-            answer = Answer.model_validate(await sample_set.ask(f"{app.info.url}/mcp", sample_set.QUESTION))
+            answer = Answer.model_validate(await sample_set.ask(f"{app.info.url}/mcp", sample_set.QUESTION, app.token()))
             show_answer(answer, out)
             out.print(f"\nanswered with {len(answer.citations)} citations in {time.monotonic() - began:.0f} s")
     out.print(_GUIDE.format(url=app.info.url, metrics=app.info.metrics_url, shield=_program()), markup=False)

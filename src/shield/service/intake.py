@@ -24,7 +24,6 @@ from shield.errors import (
     InvalidRequest,
     KnowledgeBaseProtected,
     PageNeedsBrowser,
-    UnknownKnowledgeBase,
 )
 from shield.jobs.model import FLEET, JobKind, JobRequest, Priority
 from shield.knowledge.bases import DEFAULT
@@ -114,11 +113,6 @@ class IntakeCases(JobCases):
         """Store a file in one go."""
         who.require(Scope.KB_WRITE)
         return _upload_view(await self.parts.uploads.store(who.name, filename, mime, content))
-
-    async def _base(self, who: Principal, name: str) -> KnowledgeBase:
-        if not who.sees(name):
-            raise UnknownKnowledgeBase(knowledge_base=name)
-        return await self.parts.bases.get(name)
 
     async def _accept(self, request: JobRequest) -> JobView:
         try:

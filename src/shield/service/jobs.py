@@ -11,9 +11,10 @@ from typing import Any
 from uuid import UUID
 
 from shield.auth import Principal, Scope
-from shield.errors import InvalidRequest
+from shield.errors import InvalidRequest, UnknownKnowledgeBase
 from shield.jobs.model import Job, JobId, JobKind, Status
 from shield.jobs.polling import poll_after
+from shield.knowledge.model import KnowledgeBase
 from shield.knowledge.proofs import proof_of_job
 from shield.service.models import JobList, JobView
 from shield.service.parts import Parts
@@ -64,15 +65,18 @@ class JobCases:
         return JobList(jobs=[self._view(job) for job in page.jobs], next_cursor=following)
 
     async def cancel(self, who: Principal, job_id: UUID) -> JobView:
-        """Ask a job to stop."""
-        who.require(Scope.KB_WRITE)
+        """Ask a job to stop; it takes the scope that starting it took."""
+        who.require(_scope_of(await self.parts.jobs.get(who.name, JobId(job_id))))
         job = await self.parts.jobs.request_cancel(who.name, JobId(job_id))
         self.parts.notify(job.id)
         return self._view(job)
 
     async def retry(self, who: Principal, job_id: UUID) -> JobView:
-        """A new job that goes on where the old one ended."""
-        who.require(Scope.KB_WRITE)
+        """A new job that goes on where the old one ended, if it could be started today: rights may have changed since."""
+        old = await self.parts.jobs.get(who.name, JobId(job_id))
+        who.require(_scope_of(old))
+        if not who.everywhere:
+            _seen(who, await self.parts.bases.by_id(old.knowledge_base_id, deleting=True))
         job = await self.parts.jobs.retry(who.name, JobId(job_id))
         self.parts.notify(None)
         return self._view(job)
@@ -97,6 +101,10 @@ class JobCases:
                     seen = _marks(job)
                     yield f"{job.fence}-{int(job.updated_at.timestamp() * 1000)}", "progress", self._event(job)
             yield f"{job.fence}-end", "end", self._event(job)
+
+    async def _base(self, who: Principal, name: str) -> KnowledgeBase:
+        """The base of that name; one that is not granted is as unknown as one that does not exist."""
+        return _seen(who, await self.parts.bases.get(name))
 
     async def _wait(self, who: Principal, job: Job, seconds: float) -> Job:
         """The job when it has ended, or as it stands after `seconds`."""
@@ -128,6 +136,20 @@ class JobCases:
             "progress": asdict(job.progress),
             "error": job.error_code,
         }
+
+
+def _seen(who: Principal, base: KnowledgeBase) -> KnowledgeBase:
+    if not who.sees(base.name, base.owner):
+        raise UnknownKnowledgeBase
+    return base
+
+
+def _scope_of(job: Job) -> Scope:
+    """What it takes to start such a job."""
+    if job.kind is JobKind.CRAWL:
+        return Scope.CRAWL
+    of_document = job.kind is JobKind.INGEST or (job.kind is JobKind.DELETE and "document_id" in job.spec)
+    return Scope.KB_WRITE if of_document else Scope.ADMIN
 
 
 def _marks(job: Job) -> tuple[object, ...]:

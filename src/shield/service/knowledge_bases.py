@@ -5,6 +5,7 @@ from __future__ import annotations
 from shield.auth import Principal, Scope
 from shield.knowledge.bases import BaseSummary
 from shield.knowledge.fingerprint import fingerprint
+from shield.service.audit import record
 from shield.service.models import KnowledgeBaseCreate, KnowledgeBaseHash, KnowledgeBaseList, KnowledgeBaseView
 from shield.service.reading import ReadCases
 
@@ -15,12 +16,15 @@ class BaseCases(ReadCases):
     async def knowledge_bases(self, who: Principal) -> KnowledgeBaseList:
         """All that the principal may see."""
         who.require(Scope.KB_READ)
-        return KnowledgeBaseList(knowledge_bases=[_view(item) for item in await self.parts.bases.summaries() if who.sees(item.base.name)])
+        return KnowledgeBaseList(
+            knowledge_bases=[_view(item) for item in await self.parts.bases.summaries() if who.sees(item.base.name, item.base.owner)]
+        )
 
     async def create_knowledge_base(self, who: Principal, request: KnowledgeBaseCreate) -> KnowledgeBaseView:
         """Make one."""
         who.require(Scope.ADMIN)
         base = await self.parts.bases.create(request.name, owner=who.name, description=request.description, graph=request.graph)
+        await record(self.parts.engine, who.name, "create", base.name, {"knowledge_base_id": str(base.id)})
         return _view(BaseSummary(base, documents=0, chunks=0, graph_pending=0))
 
     async def knowledge_base_hash(self, who: Principal, name: str) -> KnowledgeBaseHash:

@@ -20,6 +20,11 @@ from shield.service.models import (
     IngestRequest,
     JobList,
     JobView,
+    KeyCreate,
+    KeyCreated,
+    KeyList,
+    KeyRotate,
+    KeyView,
     KnowledgeBaseCreate,
     KnowledgeBaseHash,
     KnowledgeBaseList,
@@ -117,6 +122,18 @@ class Shield(Protocol):
 
     async def upload(self, who: Principal, filename: str, mime: str | None, content: AsyncIterator[bytes]) -> UploadView:
         """Store a file in one go."""
+
+    async def keys(self, who: Principal) -> KeyList:
+        """All API keys, without their secrets."""
+
+    async def create_key(self, who: Principal, request: KeyCreate) -> KeyCreated:
+        """Make an API key; the answer is the only place where its secret ever stands."""
+
+    async def revoke_key(self, who: Principal, key_id: str) -> KeyView:
+        """End a key at once."""
+
+    async def rotate_key(self, who: Principal, key_id: str, request: KeyRotate) -> KeyCreated:
+        """A successor with the same rights; the old key ends after a grace period."""
 
     async def health(self) -> Health:
         """What works."""

@@ -16,7 +16,7 @@ from aiohttp import web
 from fastapi import FastAPI
 
 from shield.api.app import create_app
-from shield.auth import LOCAL
+from shield.auth import LOCAL, Scope
 from shield.errors import (
     CircuitOpen,
     ConfigInvalid,
@@ -31,6 +31,8 @@ from shield.service.models import (
     DocumentSpec,
     FindRequest,
     IngestRequest,
+    KeyCreate,
+    KeyRotate,
     KnowledgeBaseCreate,
     QueryRequest,
     StoreRequest,
@@ -71,6 +73,10 @@ CALLS: dict[str, Callable[[Shield], Awaitable[Any]]] = {
     "create_upload": lambda port: port.create_upload(LOCAL, UploadCreate(filename='Ä "x".pdf', mime="application/pdf")),
     "put_upload": lambda port: port.put_upload(UPLOAD, "to+ken/=&", content(b"a" * 1000, b"", b"b")),
     "upload": lambda port: port.upload(LOCAL, 'Ä "x".pdf', "application/pdf", content(b"\r\n--", b"a" * 1000)),
+    "keys": lambda port: port.keys(LOCAL),
+    "create_key": lambda port: port.create_key(LOCAL, KeyCreate(name="ü", scopes=[Scope.CRAWL], knowledge_bases=None, expires_in_days=3)),
+    "revoke_key": lambda port: port.revoke_key(LOCAL, "k3v9x0ab"),
+    "rotate_key": lambda port: port.rotate_key(LOCAL, "k3v9x0ab", KeyRotate(grace_seconds=5)),
     "health": lambda port: port.health(),
 }
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from shield.auth import Principal
+from shield.auth import Principal, Scope
 from shield.service.models import (
     Answer,
     Citation,
@@ -23,6 +23,11 @@ from shield.service.models import (
     IngestRequest,
     JobList,
     JobView,
+    KeyCreate,
+    KeyCreated,
+    KeyList,
+    KeyRotate,
+    KeyView,
     KnowledgeBaseCreate,
     KnowledgeBaseHash,
     KnowledgeBaseList,
@@ -61,6 +66,10 @@ def a_knowledge_base(name: str = "default") -> KnowledgeBaseView:
     return KnowledgeBaseView(
         id=DOCUMENT, name=name, description="", graph=True, embedding_model="m", embedding_dim=384, documents=1, chunks=2, created_at=NOW
     )
+
+
+def a_key(key_id: str = "k3v9x0ab") -> KeyView:
+    return KeyView(id=key_id, name="n", principal="key:k3v9x0ab", scopes=[Scope.KB_READ], valid=True, created_by="local", created_at=NOW)
 
 
 class StandIn:
@@ -209,6 +218,22 @@ class StandIn:
             self.received += len(chunk)
             self.digest.update(chunk)
             self.progress.set()
+
+    async def keys(self, who: Principal) -> KeyList:
+        self._note("keys", who=who)
+        return KeyList(keys=[a_key()])
+
+    async def create_key(self, who: Principal, request: KeyCreate) -> KeyCreated:
+        self._note("create_key", who=who, request=request)
+        return KeyCreated(**a_key().model_dump(), key="shk_k3v9x0ab_secret")
+
+    async def revoke_key(self, who: Principal, key_id: str) -> KeyView:
+        self._note("revoke_key", who=who, key_id=key_id)
+        return a_key(key_id)
+
+    async def rotate_key(self, who: Principal, key_id: str, request: KeyRotate) -> KeyCreated:
+        self._note("rotate_key", who=who, key_id=key_id, request=request)
+        return KeyCreated(**a_key().model_dump(), key="shk_k3v9x0ab_secret")
 
     async def health(self) -> Health:
         self._note("health")

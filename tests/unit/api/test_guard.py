@@ -29,7 +29,7 @@ def app(stand_in: StandIn, api_settings: Settings, tmp_path_factory: pytest.Temp
 
 
 def every_route(app: FastAPI) -> list[tuple[str, str]]:
-    values = {"job_id": JOB, "document_id": DOCUMENT, "upload_id": UPLOAD, "name": "default"}
+    values = {"job_id": JOB, "document_id": DOCUMENT, "upload_id": UPLOAD, "name": "default", "key_id": "k3v9x0ab"}
     described = [(method.upper(), path.format(**values)) for path, item in app.openapi()["paths"].items() for method in item]
     others = [
         ("GET", "/"), ("GET", "/docs"), ("GET", "/docs/errors/x.y"), ("GET", "/openapi.json"), ("POST", "/mcp"), ("GET", "/mcp/"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from shield.auth.local import check_binding, is_local_caller, is_loopback
+from shield.auth.binding import check_binding
+from shield.auth.local import is_local_caller, is_loopback
 from shield.errors import ConfigInvalid
 from shield.settings import load
 
@@ -22,10 +23,33 @@ def test_a_server_without_credentials_stays_on_loopback_unless_told_twice(host: 
     check_binding(load(host=host, auth={"allow_open": True}))
 
 
-@pytest.mark.parametrize("mode", ["api-key", "oidc"])
-def test_a_mode_that_does_not_exist_yet_is_refused_rather_than_ignored(mode: str) -> None:
-    with pytest.raises(ConfigInvalid, match="SHIELD_AUTH_MODE"):
-        check_binding(load(auth={"mode": mode}))
+OIDC = {"mode": "oidc", "issuer": "https://id.example"}
+
+
+@pytest.mark.parametrize(
+    ("auth", "why"),
+    [
+        ({"mode": "oidc"}, "SHIELD_AUTH_ISSUER"),
+        ({**OIDC, "issuer": "http://id.example"}, "SHIELD_AUTH_ISSUER must be an https"),
+        ({**OIDC, "issuer": "https://u:p@id.example"}, "SHIELD_AUTH_ISSUER must be an https"),
+        ({**OIDC, "jwks_url": "http://id.example/keys"}, "SHIELD_AUTH_JWKS_URL"),
+        ({**OIDC, "jwks_url": "https://[broken"}, "SHIELD_AUTH_JWKS_URL"),
+        ({**OIDC, "scope_map": "team=owner"}, "SHIELD_AUTH_SCOPE_MAP"),
+        ({**OIDC, "scope_map": "admin"}, "SHIELD_AUTH_SCOPE_MAP"),
+        ({"hop_secret": "x" * 31}, "SHIELD_AUTH_HOP_SECRET"),
+    ],
+)
+def test_a_server_that_could_not_tell_who_is_calling_does_not_start(auth: dict[str, str], why: str) -> None:
+    with pytest.raises(ConfigInvalid, match=why):
+        check_binding(load(public_url="https://shield.example", auth=auth))
+
+
+def test_a_server_that_asks_for_credentials_may_leave_loopback() -> None:
+    check_binding(load(host="0.0.0.0", auth={"mode": "api-key"}))
+    check_binding(load(host="0.0.0.0", public_url="https://shield.example", auth=OIDC))
+    check_binding(load(host="0.0.0.0", auth={**OIDC, "audience": "shield"}))
+    with pytest.raises(ConfigInvalid, match="SHIELD_PUBLIC_URL"):
+        check_binding(load(auth=OIDC))
 
 
 def test_a_caller_is_local_only_without_proxies_on_a_loopback_server() -> None:

@@ -17,6 +17,7 @@ from shield.service.models.catalogue import (
 )
 from shield.service.models.ingest import Budget, CrawlSpec, DocumentSpec, IngestRequest, UploadCreate, UploadView
 from shield.service.models.jobs import ErrorView, JobAccepted, JobList, JobView, OutcomeView, ProgressView
+from shield.service.models.keys import KeyCreate, KeyCreated, KeyList, KeyRotate, KeyView
 from shield.service.models.search import (
     Answer,
     Citation,
@@ -56,6 +57,11 @@ __all__ = [
     "JobList",
     "JobView",
     "KbName",
+    "KeyCreate",
+    "KeyCreated",
+    "KeyList",
+    "KeyRotate",
+    "KeyView",
     "KnowledgeBaseCreate",
     "KnowledgeBaseHash",
     "KnowledgeBaseList",
