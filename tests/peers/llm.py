@@ -29,6 +29,12 @@ class LlmPeer:
     reply: Callable[[str], str] | None = None
     """The answer to a prompt; by default the extraction of its passages."""
     finish: str = "stop"
+    key: str | None = None
+    """The only key let in; None: everybody is."""
+    refuses: set[str] = field(default_factory=set)
+    """Parameters that the model does not take, as OpenAI's reasoning models say it."""
+    counts: tuple[Any, Any] = (11, 7)
+    """Tokens in and out that an answer tells."""
     silent: bool = False
     busy: int = 0
     widest: int = 0
@@ -38,14 +44,15 @@ class LlmPeer:
         if isinstance(text, web.Response):
             return text
         choice = {"message": {"role": "assistant", "content": text}, "finish_reason": self.finish}
-        return web.json_response({"choices": [choice], "usage": {"prompt_tokens": 11, "completion_tokens": 7}})
+        return web.json_response({"choices": [choice], "usage": {"prompt_tokens": self.counts[0], "completion_tokens": self.counts[1]}})
 
     async def ollama(self, request: web.Request) -> web.Response:
         text = await self._take(request)
         if isinstance(text, web.Response):
             return text
         message = {"role": "assistant", "content": text}
-        return web.json_response({"message": message, "done_reason": self.finish, "prompt_eval_count": 11, "eval_count": 7})
+        counts = {"prompt_eval_count": self.counts[0], "eval_count": self.counts[1]}
+        return web.json_response({"message": message, "done_reason": self.finish, **counts})
 
     async def _take(self, request: web.Request) -> str | web.Response:
         body = await request.json()
@@ -59,6 +66,11 @@ class LlmPeer:
             await asyncio.sleep(0.01)
         finally:
             self.busy -= 1
+        if self.key is not None and request.headers.get("authorization") != f"Bearer {self.key}":
+            return web.Response(status=401, text="this quotes the document")
+        if refused := next((name for name in body if name in self.refuses), None):
+            error = {"message": "Unsupported parameter", "param": refused, "code": "unsupported_parameter"}
+            return web.json_response({"error": error}, status=400)
         status = self.statuses.popleft() if self.statuses else 200
         if status != 200:
             headers = {"retry-after": "7"} if status == 429 else {}

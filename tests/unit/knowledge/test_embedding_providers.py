@@ -6,6 +6,7 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -166,6 +167,78 @@ async def test_no_json_a_late_answer_and_no_endpoint_are_unavailable_and_open_th
             with pytest.raises(DependencyUnavailable):
                 await embedder.embed(["a"])
         with pytest.raises(CircuitOpen):
+            await embedder.embed(["a"])
+
+
+class Picky:
+    """Refuses requests that are too big as a whole, texts that are too long, and one word always."""
+
+    def __init__(self, whole: int = 10**6, alone: int = 10**6) -> None:
+        self.whole, self.alone = whole, alone
+        self.asked: list[list[str]] = []
+
+    async def answer(self, request: web.Request) -> web.Response:
+        texts = (await request.json())["input"]
+        self.asked.append(texts)
+        if sum(map(len, texts)) > self.whole or any(len(text) > self.alone or "poison" in text for text in texts):
+            return web.json_response({"error": {"message": "too long", "code": "context_length_exceeded"}}, status=413)
+        return web.json_response(openai_answer(texts, encoded=True))
+
+
+@asynccontextmanager
+async def a_picky_one(picky: Picky, **more: Any) -> AsyncIterator[Embedder]:
+    async with an_endpoint("/v1/embeddings", picky.answer) as url, an_embedder("openai", url, **more) as embedder:
+        yield embedder
+
+
+async def test_a_batch_that_is_too_big_as_a_whole_passes_in_parts() -> None:
+    texts = [f"{n:02d}" for n in range(16)]
+    async with a_picky_one(Picky(whole=8), batch=16) as embedder:
+        assert await embedder.embed(texts) == pytest.approx(np.array([unit(text) for text in texts]), abs=1e-6)
+
+
+async def test_a_text_that_is_too_long_alone_gets_the_vector_of_its_beginning_and_its_neighbours_theirs() -> None:
+    texts = ["a", "b" * 30, "c", "d"]
+    async with a_picky_one(Picky(alone=20), batch=4) as embedder:
+        vectors = await embedder.embed(texts)
+    assert vectors == pytest.approx(np.array([unit("a"), unit("b" * 15), unit("c"), unit("d")]), abs=1e-6)
+
+
+async def test_a_text_that_is_refused_again_is_the_cause_and_does_not_touch_the_circuit() -> None:
+    picky = Picky()
+    async with a_picky_one(picky, batch=16) as embedder:
+        for _ in range(6):
+            with pytest.raises(DependencyRejected):
+                await embedder.embed(["ok"] * 15 + ["poison poison"])
+        assert (await embedder.embed(["fine"]))[0] == pytest.approx(unit("fine"), abs=1e-6)
+    assert len(picky.asked) < 6 * 12
+
+
+@pytest.mark.parametrize("provider", ["openai", "ollama"])
+async def test_a_rotated_key_is_picked_up_without_an_error(provider: str, tmp_path: Path) -> None:
+    key, file = "old", tmp_path / "key"
+    file.write_text("old", encoding="utf-8")
+
+    async def answer(request: web.Request) -> web.Response:
+        texts = (await request.json())["input"]
+        if request.headers.get("authorization") != f"Bearer {key}":
+            return web.Response(status=401)
+        return web.json_response({"embeddings": [numbers(text) for text in texts], **openai_answer(texts, encoded=False)})
+
+    path = {"openai": "/v1/embeddings", "ollama": "/api/embed"}[provider]
+    async with an_endpoint(path, answer) as url, an_embedder(provider, url, api_key_file=file) as embedder:
+        await embedder.embed(["a"])
+        key = "new"
+        file.write_text("new", encoding="utf-8")
+        await embedder.embed(["a"])
+
+
+async def test_an_answer_is_read_up_to_what_its_vectors_can_need() -> None:
+    async def flood(_request: web.Request) -> web.Response:
+        return web.Response(text=f'{{"data": [], "rest": "{"x" * 2_000_000}"}}')
+
+    async with an_endpoint("/v1/embeddings", flood) as url, an_embedder("openai", url) as embedder:
+        with pytest.raises(DependencyUnavailable, match="stop answering"):
             await embedder.embed(["a"])
 
 

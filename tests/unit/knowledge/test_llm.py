@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -138,3 +139,71 @@ async def test_calls_wait_their_turn_and_waiting_has_a_limit(peer: LlmPeer, prov
         task.cancel()
     await asyncio.gather(*blocking, return_exceptions=True)
     await llm.close()
+
+
+async def test_the_longest_answer_is_asked_for_in_the_dialect(peer: LlmPeer, provider: Literal["openai", "ollama"]) -> None:
+    llm = make(peer, provider, max_tokens=321)
+    await llm.complete("hello")
+    asked = peer.calls[0]["options"]["num_predict"] if provider == "ollama" else peer.calls[0]["max_tokens"]
+    assert asked == 321
+    await llm.close()
+
+
+async def test_a_model_that_does_not_take_a_parameter_is_asked_without_it_from_then_on(peer: LlmPeer) -> None:
+    peer.refuses = {"max_tokens", "temperature", "response_format"}
+    llm = make(peer, "openai")
+    answers = await asyncio.gather(*(llm.complete(str(n), json=True) for n in range(4)))
+    assert [answer.text for answer in answers] == [f"You said: {n}" for n in range(4)]
+    asked = len(peer.calls)
+    await llm.complete("again", json=True)
+    assert len(peer.calls) == asked + 1
+    assert set(peer.calls[-1]) == {"model", "messages", "stream", "max_completion_tokens"}
+    await llm.close()
+
+
+async def test_a_model_that_always_refuses_a_parameter_refuses_the_input(peer: LlmPeer) -> None:
+    peer.refuses = {"max_tokens", "max_completion_tokens"}
+    llm = make(peer, "openai")
+    with pytest.raises(DependencyRejected):
+        await llm.complete("hello")
+    assert len(peer.calls) == 2
+    await llm.close()
+
+
+async def test_a_rotated_key_needs_no_restart_and_a_wrong_one_opens_the_circuit(
+    peer: LlmPeer, provider: Literal["openai", "ollama"], tmp_path: Path
+) -> None:
+    file = tmp_path / "key"
+    file.write_text("first", encoding="utf-8")
+    peer.key = "first"
+    settings = LlmSettings(provider=provider, base_url=peer.url, model="small", api_key_file=file)
+    breakers = Breakers(BreakerSettings())
+    llm = create_llm(settings, breakers)
+    assert llm is not None
+    await llm.complete("hello")
+    peer.key = "second"
+    file.write_text("second", encoding="utf-8")
+    await llm.complete("hello")
+    assert not breakers.misconfigured()["llm"]
+    peer.key = "third"
+    with pytest.raises(DependencyMisconfigured):
+        await llm.complete("hello")
+    with pytest.raises(CircuitOpen):
+        await llm.complete("hello")
+    assert breakers.misconfigured()["llm"]
+    await llm.close()
+
+
+@pytest.mark.parametrize("count", [None, -3, True, "many", 1.5, float("inf"), 10**30])
+async def test_a_count_of_tokens_that_is_none_counts_as_nothing_or_the_most(llm: Llm, peer: LlmPeer, count: Any) -> None:
+    peer.counts = (count, 7)
+    completion = await llm.complete("hello")
+    assert completion.tokens_in in {0, 10**9}
+    assert completion.tokens_out == 7
+
+
+async def test_an_answer_of_no_use_tells_what_it_cost(llm: Llm, peer: LlmPeer) -> None:
+    peer.finish = "length"
+    with pytest.raises(DependencyRejected) as refused:
+        await llm.complete("hello")
+    assert (refused.value.details["tokens_in"], refused.value.details["tokens_out"]) == (11, 7)

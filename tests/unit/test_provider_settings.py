@@ -1,4 +1,4 @@
-"""Secrets come as files, the way Kubernetes and systemd hand them over."""
+"""Secrets come as files, the way Kubernetes and systemd hand them over; addresses of endpoints are checked at once."""
 
 from __future__ import annotations
 
@@ -62,3 +62,12 @@ def test_a_file_that_is_not_there_is_a_configuration_error(monkeypatch: pytest.M
     monkeypatch.setenv("SHIELD_POSTGRES_DSN_FILE", str(secret.with_name("none")))
     with pytest.raises(ConfigInvalid, match="SHIELD_POSTGRES_DSN_FILE"):
         load()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:11434", "ftp://host/", "http://", "http://host:99999", "http://key@host/", "http://[::1"])
+@pytest.mark.parametrize("group", ["LLM", "EMBEDDING"])
+def test_an_endpoints_address_is_one_and_holds_no_credential(monkeypatch: pytest.MonkeyPatch, group: str, address: str) -> None:
+    monkeypatch.setenv(f"SHIELD_{group}_BASE_URL", address)
+    with pytest.raises(ConfigInvalid, match=f"SHIELD_{group}_BASE_URL") as refused:
+        load()
+    assert "key@" not in str(refused.value)
