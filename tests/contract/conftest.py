@@ -1,11 +1,11 @@
-"""The adapters that the contract suites run over; the header of a run says which."""
+"""The adapters that the contract suites run over; the summary of a run says which (`tests/conftest.py`)."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
-from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,15 +13,11 @@ from shield.knowledge.vectors.edge import EdgeIndex
 from shield.knowledge.vectors.port import VectorIndex
 from shield.knowledge.vectors.qdrant import QdrantIndex
 from shield.resilience import Breakers
-from shield.settings import BreakerSettings
+from shield.settings import BreakerSettings, QdrantSettings
 from tests.peers.qdrant import QdrantPeer
 
 SERVER = os.environ.get("SHIELD_TEST_QDRANT_URL")
 ADAPTERS = ["edge", "qdrant_peer", *(["qdrant_server"] if SERVER else [])]
-
-
-def pytest_report_header() -> str:
-    return f"vector indexes: {', '.join(ADAPTERS)}" + ("" if SERVER else " (set SHIELD_TEST_QDRANT_URL for a real Qdrant server)")
 
 
 @pytest.fixture(scope="session")
@@ -57,5 +53,6 @@ def vectors(request: pytest.FixtureRequest) -> VectorIndex:
     return index
 
 
-def a_qdrant_index(url: str, api_key: str | None = None, timeout: float = 10) -> QdrantIndex:
-    return QdrantIndex(url, api_key, timedelta(seconds=timeout), Breakers(BreakerSettings()))
+def a_qdrant_index(url: str, api_key: str | None = None, timeout: float = 10, **more: Any) -> QdrantIndex:
+    settings = QdrantSettings.model_validate({"url": url, "api_key": api_key, "timeout": timeout, **more})
+    return QdrantIndex(settings, Breakers(BreakerSettings()))

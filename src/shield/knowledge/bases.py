@@ -1,7 +1,8 @@
 """Knowledge bases: made by name, never by a typo, and removed only when empty.
 
-A base is bound to one embedding model and dimension when it is made. One that is being deleted is invisible and takes no
-documents, but its name stays taken until it is gone. `default` exists from the first start and cannot be removed.
+A base is bound to one embedding model and dimension when it is made; only a reindex (`reindex.py`) changes them. One that is being
+deleted is invisible and takes no documents, but its name stays taken until it is gone. `default` exists from the first start and
+cannot be removed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shield.database.engine import database_errors
 from shield.database.tables import chunks, documents, graph_tasks, knowledge_bases
@@ -24,7 +25,7 @@ from shield.errors import (
     KnowledgeBaseProtected,
     UnknownKnowledgeBase,
 )
-from shield.knowledge.embedding.port import Embedder
+from shield.knowledge.embedding.cache import CachedEmbedder
 from shield.knowledge.model import KnowledgeBase
 from shield.knowledge.vectors.port import SpaceKey
 
@@ -48,21 +49,19 @@ def space_of(kb: KnowledgeBase) -> SpaceKey:
     return SpaceKey(kb.id, kb.embedding_model, kb.embedding_dim)
 
 
-async def space_by_id(connection: AsyncConnection, base_id: UUID) -> SpaceKey | None:
-    """The vector collection of the base of that id, also while it is being deleted; None if there is no such base."""
-    statement = select(knowledge_bases.c.id, knowledge_bases.c.embedding_model, knowledge_bases.c.embedding_dim)
-    row = (await connection.execute(statement.where(knowledge_bases.c.id == base_id))).one_or_none()
-    return SpaceKey(row.id, row.embedding_model, row.embedding_dim) if row else None
-
-
-def require_model(kb: KnowledgeBase, embedder: Embedder) -> None:
-    """Pass if the embedder is the one the base was made with: vectors of two models must not meet.
+def embedder_of(kb: KnowledgeBase, embedders: CachedEmbedder) -> CachedEmbedder:
+    """The embedder of a base's live collection: vectors of two models must not meet.
 
     Raises:
-        DependencyMisconfigured: it is another one.
+        DependencyMisconfigured: none is configured for its model.
     """
-    if (kb.embedding_model, kb.embedding_dim) != (embedder.model, embedder.dim):
-        raise DependencyMisconfigured(f"The knowledge base `{kb.name}` was made with the embedding model {kb.embedding_model}.")
+    try:
+        return embedders.of(kb.embedding_model, kb.embedding_dim)
+    except DependencyMisconfigured as error:
+        model = f"{kb.embedding_model} with {kb.embedding_dim} dimensions"
+        raise DependencyMisconfigured(
+            f"The knowledge base `{kb.name}` has vectors of {model}, for which no embedder is configured here.", service="embedding"
+        ) from error
 
 
 class Bases:
@@ -209,4 +208,6 @@ def _base(row: Any) -> KnowledgeBase:
         embedding_dim=row.embedding_dim,
         owner=row.owner,
         created_at=row.created_at,
+        founding_model=row.founding_model or "",
+        founding_dim=row.founding_dim or 0,
     )

@@ -15,7 +15,8 @@ of writers from before.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -28,12 +29,13 @@ from shield.database.engine import database_errors
 from shield.database.fence import JobFence, require_fence
 from shield.errors import DependencyUnavailable, UnknownDocument
 from shield.knowledge.bases import Bases, space_of
+from shield.knowledge.collections import spaces_of
 from shield.knowledge.deletion_rows import hidden, hide, own_graph_keys, proofs_of, remove_documents, remove_what_hangs_on, uploads_of
 from shield.knowledge.embedding.cache import CachedEmbedder
 from shield.knowledge.model import KnowledgeBase
 from shield.knowledge.needles import Needles, all_strings
 from shield.knowledge.proof import Mark, Proof, Prover
-from shield.knowledge.vectors.port import VectorIndex
+from shield.knowledge.vectors.port import SpaceKey, VectorIndex
 from shield.settings import LibrarySettings
 
 EraseUpload = Callable[[UUID], Awaitable[object]]
@@ -88,11 +90,39 @@ class Deletion:
         """
         with database_errors():
             async with self._engine.connect() as connection:
-                present = await hidden(connection, kb, limit=1, document=document)
+                present = await hidden(connection, kb, limit=1, documents=[document])
         proofs = await self._finish(kb, present, job) if present else await proofs_of(self._engine, job.job_id, document)
         if not proofs:
             raise UnknownDocument
         return proofs[0]
+
+    async def begin_all(self, kb: KnowledgeBase, documents: Sequence[UUID], job: JobFence) -> bool:
+        """`begin` for many at once; those that the base has not are left out.
+
+        Raises:
+            DependencyUnavailable, LeaseLost: as `begin`.
+        """
+        waits = False
+        for some in _batches(documents, self._settings.max_delete_batch):
+            with database_errors():
+                async with self._engine.begin() as connection:
+                    found = await hide(connection, kb, some, job)
+                    await require_fence(connection, job.job_id, job.fence)
+            await self._remove_points(kb, found)
+            waits |= await self._graph_waits([row.id for row in found], job)
+        return waits
+
+    async def finish_all(self, kb: KnowledgeBase, documents: Sequence[UUID], job: JobFence) -> dict[UUID, Proof]:
+        """`finish` for many at once, all looked for in one search; those that are gone already are left out, but for this job's.
+
+        Raises:
+            DependencyUnavailable, LeaseLost: as `finish`.
+        """
+        with database_errors():
+            async with self._engine.connect() as connection:
+                present = await hidden(connection, kb, limit=len(documents), documents=documents)
+        proofs = await self._finish(kb, present, job) if present else []
+        return {proof.document_id: proof for proof in (*await proofs_of(self._engine, job.job_id), *proofs) if proof.document_id in documents}
 
     async def begin_base(self, kb: KnowledgeBase, job: JobFence) -> bool:
         """Make a whole base invisible and start its removal; True while its graph still has to let go.
@@ -140,7 +170,8 @@ class Deletion:
             if not batch:
                 break
             proofs += await self._finish(kb, batch, job)
-        await self._vectors.drop(space_of(kb))
+        for space in await self._spaces(kb):
+            await self._vectors.drop(space)
         with database_errors():
             async with self._engine.begin() as connection:
                 for table in (t.graph_tasks, t.graph_members, t.extractions, t.stale_points):
@@ -167,7 +198,7 @@ class Deletion:
                 await self._erase_upload(upload)
         await self._embedder.forget(hashes)
         await self._remove_points(kb, present)  # what a cut-off write may have added since `begin`
-        proofs = await prover.prove(self._engine, self._vectors, space_of(kb), self._data_dir)
+        proofs = await prover.prove(self._engine, self._vectors, await self._spaces(kb), self._data_dir)
         with database_errors():
             async with self._engine.begin() as connection:
                 await remove_documents(connection, proofs, job)
@@ -176,12 +207,18 @@ class Deletion:
 
     async def _remove_points(self, kb: KnowledgeBase, rows: Sequence[Any]) -> None:
         """Remove the points of documents, but none of a later life of theirs, should this worker have been paused and overtaken."""
-        space = space_of(kb)
-        for row in rows:
+        for space, row in product(await self._spaces(kb), rows):
             revisions = {int(str(payload["revision"])) async for _, payload in self._vectors.scan(space, document_id=row.id)}
             for revision in sorted(revisions):
                 if revision < row.next_revision:
                     await self._vectors.delete_revision(space, row.id, revision)
+
+    async def _spaces(self, kb: KnowledgeBase) -> tuple[SpaceKey, ...]:
+        """All collections where points of the base may lie."""
+        with database_errors():
+            async with self._engine.connect() as connection:
+                spaces = await spaces_of(connection, kb.id)
+        return spaces.all if spaces else (space_of(kb),)
 
     async def _what_to_look_for(self, present: Sequence[Any]) -> Prover:
         needles = Needles()
@@ -215,3 +252,8 @@ class Deletion:
                 if (await connection.execute(given_up.limit(1))).first() is not None:
                     raise DependencyUnavailable("The graph could not let go of the document; delete it again once its cause is mended.")
                 return bool((await connection.execute(open_steps)).scalar_one())
+
+
+def _batches(items: Sequence[UUID], size: int) -> Iterator[Sequence[UUID]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -54,13 +54,13 @@ async def hide(connection: AsyncConnection, kb: KnowledgeBase, documents: Sequen
     return found
 
 
-async def hidden(connection: AsyncConnection, kb: KnowledgeBase, *, limit: int, document: UUID | None = None) -> Sequence[Any]:
-    """Documents (id, source, next_revision) that are being deleted, one of them or the first."""
+async def hidden(connection: AsyncConnection, kb: KnowledgeBase, *, limit: int, documents: Sequence[UUID] | None = None) -> Sequence[Any]:
+    """Documents (id, source, next_revision) that are being deleted, the first or the first of these."""
     d = t.documents
     statement = (
         select(d.c.id, d.c.source, d.c.next_revision).where(d.c.knowledge_base_id == kb.id, d.c.deleting).order_by(d.c.id).limit(limit)
     )
-    return (await connection.execute(statement if document is None else statement.where(d.c.id == document))).all()
+    return (await connection.execute(statement if documents is None else statement.where(d.c.id.in_(documents)))).all()
 
 
 async def own_graph_keys(connection: AsyncConnection, document: UUID, keys: set[str]) -> tuple[str, ...]:
@@ -99,11 +99,15 @@ async def remove_what_hangs_on(
     await connection.execute(delete(m).where(m.c.knowledge_base_id == kb.id, m.c.document_id.in_(documents)))
     await connection.execute(delete(t.graph_tasks).where(t.graph_tasks.c.document_id.in_(documents), t.graph_tasks.c.status != "pending"))
     await connection.execute(delete(t.stale_points).where(t.stale_points.c.document_id.in_(documents)))
+    await connection.execute(delete(t.missing_points).where(t.missing_points.c.document_id.in_(documents)))
     if uploads:
         await connection.execute(delete(t.uploads).where(t.uploads.c.id.in_(uploads)))
     written = select(j.c.id).where(j.c.status.in_(_ENDED), j.c.id.in_(_writers(documents)))
     await connection.execute(update(j).where(j.c.id.in_(written), j.c.payload.is_not(None)).values(payload=None))
     sources = select(t.documents.c.source).where(t.documents.c.id.in_(documents))
+    w = t.web_pages
+    named = or_(w.c.document_id.in_(documents), w.c.url.in_(sources), w.c.final_url.in_(sources), w.c.canonical.in_(sources))
+    await connection.execute(delete(w).where(w.c.knowledge_base_id == kb.id, named))
     ended = select(j.c.id).where(j.c.knowledge_base_id == kb.id, j.c.status.in_(_ENDED))
     pages = update(p).where(or_(p.c.url.in_(sources), p.c.final_url.in_(sources)), p.c.job_id.in_(ended))
     await connection.execute(pages.values(body=None, links=None))

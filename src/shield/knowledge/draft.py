@@ -1,7 +1,7 @@
 """A document on its way in: cleaned, cut into chunks, hashed; pure computation, nothing is stored yet.
 
-The content hash covers all that readers and the indexes see and all that made it (cleaner, converter, chunker, embedding
-model), so content is unchanged exactly when storing it again would give the same rows and vectors. The graph key covers the chunks' texts only:
+The content hash covers all that readers and the indexes see and all that made it (cleaner, converter, chunker, the embedding model
+that the base was made with), so content is unchanged exactly when storing it again would give the same rows. The graph key covers the chunks' texts only:
 sources with equal chunks share one document of the graph.
 """
 
@@ -53,17 +53,8 @@ class Draft:
 
     @property
     def fields(self) -> dict[str, FilterValue | list[str]]:
-        """The filter fields of its points: provenance and metadata, never text."""
-        fields: dict[str, FilterValue | list[str]] = {"source": self.source, "kind": self.kind, "mime": self.mime}
-        if host := host_of(self.source):
-            fields["host"] = host
-        if self.fetched_at is not None:
-            fields["fetched_at"] = self.fetched_at.timestamp()
-        for key, value in self.metadata.items():
-            kept = [item for item in value if filterable(item)] if isinstance(value, list) else value
-            if not isinstance(kept, str) or filterable(kept):
-                fields[f"metadata.{key}"] = kept
-        return fields
+        """The filter fields of its points."""
+        return fields_of(self.source, self.kind, self.mime, self.fetched_at, self.metadata)
 
 
 def prepare(kb: KnowledgeBase, source: Source, converted: Converted, title: str | None, count_tokens: Callable[[str], int]) -> Draft:
@@ -101,6 +92,20 @@ def prepare(kb: KnowledgeBase, source: Source, converted: Converted, title: str 
     )
 
 
+def fields_of(source: str, kind: str, mime: str, fetched_at: datetime | None, metadata: Metadata) -> dict[str, FilterValue | list[str]]:
+    """The filter fields of a document's points: provenance and metadata, never text."""
+    fields: dict[str, FilterValue | list[str]] = {"source": source, "kind": kind, "mime": mime}
+    if host := host_of(source):
+        fields["host"] = host
+    if fetched_at is not None:
+        fields["fetched_at"] = fetched_at.timestamp()
+    for key, value in metadata.items():
+        kept = [item for item in value if filterable(item)] if isinstance(value, list) else value
+        if not isinstance(kept, str) or filterable(kept):
+            fields[f"metadata.{key}"] = kept
+    return fields
+
+
 def filterable(value: str) -> bool:
     """Whether a metadata value may be a filter field: a sentence may not, or text would outlive its document in the index's files."""
     return len(words(value)) < MIN_WORDS
@@ -122,7 +127,7 @@ def _graph_key(chunks: tuple[Chunk, ...]) -> str:
 
 
 def _content_hash(kb: KnowledgeBase, kind: str, title: str, metadata: Metadata, cleaned: Converted) -> str:
-    made_by = [CLEANER, CHUNKER, cleaned.converter, kb.embedding_model, kb.embedding_dim]
+    made_by = [CLEANER, CHUNKER, cleaned.converter, *kb.founded_on]
     blocks = [[block.kind, block.level, block.page, block.text] for block in cleaned.blocks]
     whole = json.dumps([made_by, kind, title, cleaned.mime, cleaned.pages, metadata, blocks], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(whole.encode()).hexdigest()

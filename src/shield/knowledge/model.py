@@ -38,6 +38,14 @@ class KnowledgeBase:
     embedding_dim: int
     owner: str
     created_at: datetime
+    founding_model: str = ""
+    """The model it was made with, where a reindex has changed `embedding_model` since; see `founded_on`."""
+    founding_dim: int = 0
+
+    @property
+    def founded_on(self) -> tuple[str, int]:
+        """The model its documents are cut and hashed for, all its life: a reindex changes vectors, not documents."""
+        return (self.founding_model, self.founding_dim) if self.founding_model else (self.embedding_model, self.embedding_dim)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,9 @@ from shield.knowledge.vectors.port import SpaceKey, VectorIndex
 BOOKS = frozenset({"jobs", "job_outcomes", "crawl_pages", "audit_records", "deletion_proofs"})
 """Tables that may name a document that is gone: what jobs did and who asked for it."""
 
+_NAMES_OTHERS = frozenset({"documents", "web_pages"})
+"""Tables whose rows may rightly name the same address: another base's document, a page that links to it."""
+
 _ENDED_JOBS = "job_id IN (SELECT id FROM jobs WHERE status IN ('completed', 'failed', 'cancelled'))"
 _LEFT_OUT = {
     "documents": "id <> ALL(:own)",
@@ -179,7 +182,7 @@ class Prover:
                     marks: set[UUID] = set()
                 else:
                     pieces = self._needles.found_in(value)
-                    marks = set() if table in BOOKS else self._marked(value, names=table != "documents")
+                    marks = set() if table in BOOKS else self._marked(value, names=table not in _NAMES_OTHERS)
                 if table == "document_revisions":
                     self._findings.held |= pieces
                 else:

@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shield.database.engine import database_errors
 from shield.errors import QueryTooShort
-from shield.knowledge.bases import require_model, space_of
+from shield.knowledge.bases import embedder_of, space_of
 from shield.knowledge.bm25 import query_vector
 from shield.knowledge.embedding.cache import CachedEmbedder
 from shield.knowledge.model import ChunkRef, Hit, KnowledgeBase
@@ -107,14 +107,14 @@ class _Tier:
 
 
 class Searcher:
-    """Finds live chunks."""
+    """Finds live chunks, in the collection that the base names at that moment."""
 
     def __init__(
-        self, engine: AsyncEngine, vectors: VectorIndex, embedder: CachedEmbedder, settings: QuerySettings, library: LibrarySettings
+        self, engine: AsyncEngine, vectors: VectorIndex, embedders: CachedEmbedder, settings: QuerySettings, library: LibrarySettings
     ) -> None:
         self._engine = engine
         self._vectors = vectors
-        self._embedder = embedder
+        self._embedders = embedders
         self._settings = settings
         self._race_window = library.race_window
 
@@ -125,13 +125,13 @@ class Searcher:
 
         Raises:
             QueryTooShort: the query has no word to search for.
-            DependencyMisconfigured: the base was made with another embedding model.
+            DependencyMisconfigured: no embedder is configured for the base's model.
             ShieldError: the embedder's, the index's or the database's failure.
         """
-        require_model(kb, self._embedder)
+        embedder = embedder_of(kb, self._embedders)
         if not searchable(query):
             raise QueryTooShort
-        question = _Question(kb, await self._embedder.embed_query(query), query_vector(query), where)
+        question = _Question(kb, await embedder.embed_query(query), query_vector(query), where)
         wanted = offset + limit + 1
         first = await self._first_tier(question)
         hits = first.hits if len(first.hits) >= wanted or first.exhausted else await self._deeper(question, first.hits, wanted)

@@ -6,6 +6,9 @@ writer that wakes up finds its revision gone and cannot publish it; then the poi
 
 `reconcile` reads a whole vector space and removes every point that no live or unfinished revision owns: the answer to a process that was
 paused in the middle of a write for longer than everything above. It costs a scan, so it belongs to a start or a quiet hour.
+
+`sweep` also ends what a reindex left behind: collections that are given up or past their rollback window are dropped, and what one that is
+kept could not take in (its model was away) is indexed now.
 """
 
 from __future__ import annotations
@@ -14,20 +17,26 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
+import structlog
 from sqlalchemy import bindparam, text, tuple_
 from sqlalchemy import select as sql_select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shield.database.engine import database_errors
 from shield.database.tables import document_revisions, documents, stale_points
+from shield.errors import ShieldError
 from shield.knowledge import revisions
-from shield.knowledge.bases import space_by_id, space_of
+from shield.knowledge.bases import space_of
+from shield.knowledge.collections import Collection, collection_of, spaces_of
 from shield.knowledge.embedding.cache import CachedEmbedder
+from shield.knowledge.filling import Filler
 from shield.knowledge.model import KnowledgeBase
-from shield.knowledge.vectors.port import VectorIndex
+from shield.knowledge.vectors.port import SpaceKey, VectorIndex
 from shield.settings import LibrarySettings
 
 _LIMIT = 500
+
+_log = structlog.get_logger(__name__)
 
 _GARBAGE = text("""
     SELECT s.document_id, s.revision, s.knowledge_base_id
@@ -49,6 +58,21 @@ _UNUSED_VECTORS = text("""
         LIMIT 5000
     )
 """)
+_GIVE_UP = text("""
+    UPDATE collections c SET state = 'failed'
+    WHERE c.state = 'shadow' AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.id = c.job_id AND j.status IN ('pending', 'processing'))
+""")
+_DROPPABLE = "c.state = 'failed' OR (c.state = 'retired' AND c.keep_until <= now())"
+_TO_DROP = text(f"SELECT c.id FROM collections c WHERE {_DROPPABLE}")  # noqa: S608  our own names
+_LOCKED = text(f"SELECT c.*, false AS written FROM collections c WHERE c.id = :id AND ({_DROPPABLE}) FOR UPDATE SKIP LOCKED")  # noqa: S608
+_DROPPED = text("DELETE FROM collections WHERE id = :id")
+_BEHIND = text("""
+    SELECT c.*, true AS written FROM collections c
+    WHERE (c.state = 'ready' OR (c.state = 'retired' AND c.keep_until > now()))
+      AND EXISTS (SELECT 1 FROM missing_points m WHERE m.collection_id = c.id)
+""")
+
+_CATCH_UP = 100  # steps a collection and sweep
 
 
 class Sweeper:
@@ -74,11 +98,18 @@ class Sweeper:
             if len(batch) < _LIMIT:
                 break
         await self._drop_unused_vectors(self._settings.cache_keep)
+        await self._drop_collections()
+        await self._catch_up()
         return removed
 
     async def reconcile(self, kb: KnowledgeBase) -> int:
         """Remove the points of a base that belong to no live or unfinished revision; returns of how many revisions."""
-        space = space_of(kb)
+        with database_errors():
+            async with self._engine.connect() as connection:
+                spaces = await spaces_of(connection, kb.id)
+        return sum([await self._reconcile(space) for space in (spaces.all if spaces else (space_of(kb),))])
+
+    async def _reconcile(self, space: SpaceKey) -> int:
         seen: set[tuple[UUID, int]] = set()
         async for _, payload in self._vectors.scan(space):
             seen.add((UUID(str(payload["document"])), int(str(payload["revision"]))))
@@ -107,13 +138,37 @@ class Sweeper:
                     await revisions.forget_points(connection, [(document, revision)])
                     return
                 hashes = await revisions.remove_rows(connection, document, [revision])
-                space = await space_by_id(connection, base_id)
-        if space is not None:  # otherwise the whole space was dropped with its base
+                spaces = await spaces_of(connection, base_id)
+        for space in spaces.all if spaces else ():  # otherwise they were dropped with their base
             await self._vectors.delete_revision(space, document, revision)
         with database_errors():
             async with self._engine.begin() as connection:
                 await revisions.forget_points(connection, [(document, revision)])
         await self._embedder.forget(hashes)
+
+    async def _drop_collections(self) -> None:
+        """Drop what a reindex has no use for; the row stays locked meanwhile, so that no new reindex takes it over half dropped."""
+        with database_errors():
+            async with self._engine.begin() as connection:
+                await connection.execute(_GIVE_UP)
+                dead = list((await connection.execute(_TO_DROP)).scalars())
+            for key in dead:
+                async with self._engine.begin() as connection:
+                    row = (await connection.execute(_LOCKED, {"id": key})).one_or_none()
+                    if row is not None:
+                        await self._vectors.drop(collection_of(row).space)
+                        await connection.execute(_DROPPED, {"id": key})
+
+    async def _catch_up(self) -> None:
+        """Index what kept collections lack; one whose model is away does not hold up the others."""
+        with database_errors():
+            async with self._engine.connect() as connection:
+                behind: list[Collection] = [collection_of(row) for row in await connection.execute(_BEHIND)]
+        for collection in behind:
+            try:
+                await Filler(self._engine, self._vectors, self._embedder).fill(collection, steps=_CATCH_UP)
+            except ShieldError as error:
+                _log.warning("collection stays behind", state=collection.state, code=error.code)
 
     async def _known(self, pairs: Sequence[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
         """Those of the pairs that a reader may see, or that a writer may still publish."""

@@ -1,8 +1,10 @@
 """The peer: it answers what qdrant-client sends, as a server would, and refuses what a server refuses.
 
 Kept: status codes and wording of errors that clients act on (unknown collection 404, existing one 409, bad or missing key 401,
-`TextQuery` 400, since it exists in Edge and in local mode but in no server). Not kept: speed, durability, shards, snapshots.
-Tests may force failures with `fail_next(status)`. Everything is in memory.
+`TextQuery` 400, since it exists in Edge and in local mode but in no server; with `app.state.strict`, a filter by a field without an index
+400). A collection tells how it was made and which fields are indexed. Not kept: speed, durability, shards, snapshots, and what a request says
+about waiting, ordering and consistency, for which one thread is always enough. Tests may force failures with `fail_next(status)`.
+Everything is in memory.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import socket
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import uvicorn
@@ -75,12 +77,12 @@ def create_app(api_key: str | None = None) -> Starlette:
             route("/collections", "GET", lambda c, _r, _b: c.get_collections()),
             route("/collections/aliases", "POST", _change_aliases),
             route("/aliases", "GET", lambda c, _r, _b: c.get_aliases()),
-            route(one, "GET", lambda c, r, _b: c.get_collection(_known(c, r))),
+            route(one, "GET", _info),
             route(one, "PUT", _create),
-            route(one, "DELETE", lambda c, r, _b: c.delete_collection(r.path_params["name"])),
+            route(one, "DELETE", _drop),
             route(f"{one}/exists", "GET", lambda c, r, _b: {"exists": c.collection_exists(r.path_params["name"])}),
             route(f"{one}/aliases", "GET", lambda c, r, _b: c.get_collection_aliases(_known(c, r))),
-            route(f"{one}/index", "PUT", lambda c, r, b: c.create_payload_index(_known(c, r), b["field_name"], b.get("field_schema"))),
+            route(f"{one}/index", "PUT", _create_index),
             route(points, "PUT", _upsert),
             route(points, "POST", _retrieve),
             route(f"{points}/delete", "POST", _delete),
@@ -92,6 +94,9 @@ def create_app(api_key: str | None = None) -> Starlette:
     )
     app.state.failures = []
     app.state.client = client
+    app.state.made = {}  # how each collection was made
+    app.state.indexes = {}  # its indexed fields, with the index's type
+    app.state.strict = False
     return app
 
 
@@ -128,7 +133,30 @@ def _create(client: QdrantClient, request: Request, body: Any) -> Any:
     if client.collection_exists(name):
         raise Refusal(409, f"Wrong input: Collection `{name}` already exists!")
     wanted = models.CreateCollection.model_validate(body)
+    request.app.state.made[name], request.app.state.indexes[name] = wanted, {}
     return client.create_collection(name, vectors_config=wanted.vectors, sparse_vectors_config=wanted.sparse_vectors)
+
+
+def _drop(client: QdrantClient, request: Request, _body: Any) -> Any:
+    name = request.path_params["name"]
+    request.app.state.made.pop(name, None)
+    request.app.state.indexes.pop(name, None)
+    return client.delete_collection(name)
+
+
+def _info(client: QdrantClient, request: Request, _body: Any) -> Any:
+    name = _known(client, request)
+    info = _plain(client.get_collection(name))
+    indexes = request.app.state.indexes.get(name, {})
+    return {**info, "payload_schema": {key: {"data_type": kind, "points": 0} for key, kind in indexes.items()}}
+
+
+def _create_index(client: QdrantClient, request: Request, body: Any) -> Any:
+    name = _known(client, request)
+    wanted: Any = TypeAdapter(models.CreateFieldIndex).validate_python(body)
+    schema = wanted.field_schema
+    request.app.state.indexes.setdefault(name, {})[wanted.field_name] = str(getattr(schema, "type", schema))
+    return client.create_payload_index(name, wanted.field_name, schema)
 
 
 def _upsert(client: QdrantClient, request: Request, body: Any) -> Any:
@@ -149,12 +177,34 @@ def _delete(client: QdrantClient, request: Request, body: Any) -> Any:
 
 
 def _query(client: QdrantClient, request: Request, body: Any) -> Any:
+    _require_indexes(request, body)
     return _answer(client, _known(client, request), body)
 
 
 def _query_batch(client: QdrantClient, request: Request, body: Any) -> Any:
     name = _known(client, request)
+    _require_indexes(request, body)
     return [_answer(client, name, search) for search in body["searches"]]
+
+
+def _require_indexes(request: Request, body: Any) -> None:
+    """In strict mode, refuse a filter by a field without an index, in a server's words."""
+    indexed = request.app.state.indexes.get(request.path_params["name"], {})
+    for key in _filtered(body) if request.app.state.strict else ():
+        if key not in indexed:
+            wanted = f'Index required but not found for "{key}" of one of the following types: [keyword].'
+            raise Refusal(400, f"Bad request: {wanted} Help: Create an index for this key or use a different filter.")
+
+
+def _filtered(body: Any) -> Iterator[str]:
+    if isinstance(body, dict):
+        if "key" in body and ("match" in body or "range" in body):
+            yield body["key"]
+        for value in body.values():
+            yield from _filtered(value)
+    elif isinstance(body, list):
+        for value in body:
+            yield from _filtered(value)
 
 
 def _answer(client: QdrantClient, name: str, body: Any) -> Any:

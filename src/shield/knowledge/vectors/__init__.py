@@ -18,8 +18,7 @@ def create_index(settings: Settings, breakers: Breakers) -> VectorIndex:
     if settings.qdrant.url:
         from shield.knowledge.vectors.qdrant import QdrantIndex
 
-        key = settings.qdrant.api_key
-        return QdrantIndex(settings.qdrant.url, key.get_secret_value() if key else None, settings.qdrant.timeout, breakers)
+        return QdrantIndex(settings.qdrant, breakers)
     from shield.knowledge.vectors.edge import EdgeIndex
 
     return EdgeIndex(settings.data_dir / FOLDER)

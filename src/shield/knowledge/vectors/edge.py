@@ -98,6 +98,10 @@ class EdgeIndex:
         """Remove one revision's points."""
         await self._run(self._delete, space, document_id, revision, None)
 
+    async def delete_points(self, space: SpaceKey, ids: Sequence[UUID]) -> None:
+        """Remove points by their ids."""
+        await self._run(self._delete_points, space, ids)
+
     async def scan(self, space: SpaceKey, *, document_id: UUID | None = None) -> AsyncIterator[tuple[UUID, Mapping[str, object]]]:
         """Every point's id and payload, in order of id."""
         offset: UUID | None = None
@@ -213,6 +217,14 @@ class EdgeIndex:
         where = edge.Filter(must=must, must_not=[of_revision(keep)] if keep is not None else None)
         shard.update(edge.UpdateOperation.delete_points_by_filter(where))
         shard.flush()
+
+    def _delete_points(self, space: SpaceKey, ids: Sequence[UUID]) -> None:
+        import qdrant_edge as edge
+
+        shard = self._shard(space)
+        if shard is not None and ids:
+            shard.update(edge.UpdateOperation.delete_points([str(key) for key in ids]))
+            shard.flush()
 
     def _scroll(
         self, space: SpaceKey, document_id: UUID | None, offset: UUID | None

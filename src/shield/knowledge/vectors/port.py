@@ -107,6 +107,9 @@ class VectorIndex(Protocol):
     async def delete_revision(self, space: SpaceKey, document_id: UUID, revision: int) -> None:
         """Remove one revision's points."""
 
+    async def delete_points(self, space: SpaceKey, ids: Sequence[UUID]) -> None:
+        """Remove points by their ids; unknown ones are no error."""
+
     def scan(self, space: SpaceKey, *, document_id: UUID | None = None) -> AsyncIterator[tuple[UUID, Mapping[str, object]]]:
         """Every point's id and payload, in order of id; for proofs, hashes and rebuilds."""
 

@@ -1,8 +1,13 @@
 """The vector index on a Qdrant server: one collection an embedding model, knowledge bases as its tenants.
 
 Every request carries the tenant's filter, and the collection is made for that: no graph over all points (`m=0`), one a tenant
-(`payload_m=16`), and `kb` indexed as the tenant key. IDF counts the whole collection, so a server that holds several knowledge
-bases may rank keywords a little differently from Edge, where each has its own. Writes wait until they are applied and logged.
+(`payload_m=16`), and `kb` indexed as the tenant key. Vectors lie in files, with one byte a number in memory to search over and the exact
+vectors for the last step (`qdrant.on_disk`, `qdrant.quantization`). A metadata field gets its index when a filter first finds something by it,
+or when the server demands one (strict mode), up to `qdrant.max_field_indexes`. IDF counts the whole collection, so a server that holds
+several knowledge bases may rank keywords a little differently from Edge, where each has its own.
+
+Writes wait until they are applied and logged, and keep their order. On a cluster with replicas a majority acknowledges each write and a
+majority is asked for each search, so what was written is found.
 
 Every call goes through the circuit breaker `qdrant` and has a time limit. An unknown collection means an empty space.
 """
@@ -17,12 +22,12 @@ import re
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
-from shield.errors import DependencyUnavailable
+from shield.errors import DependencyRejected, DependencyUnavailable, ShieldError
+from shield.knowledge.vectors.field_indexes import FieldIndexes
 from shield.knowledge.vectors.fusion import fuse, ranked
 from shield.knowledge.vectors.payload import (
     DOCUMENT,
@@ -39,6 +44,7 @@ from shield.knowledge.vectors.payload import (
 )
 from shield.knowledge.vectors.port import Point, ScoredPoint, SpaceKey, SparseVector, Vector, VectorFilter
 from shield.resilience import Breakers, dependency_error
+from shield.settings import QdrantSettings
 
 if TYPE_CHECKING:
     from qdrant_client import AsyncQdrantClient
@@ -49,6 +55,8 @@ SERVICE = "qdrant"
 DENSE, SPARSE = "dense", "sparse"
 BATCH = 256
 """Points a request."""
+_OVERSAMPLING = 2.0
+"""How many more candidates than asked for the quantised search hands to the exact comparison."""
 
 
 class _Refusal(Exception):
@@ -63,16 +71,20 @@ class _CollectionExists(_Refusal):
     """Somebody else made the collection first."""
 
 
-class QdrantIndex:
-    """A `VectorIndex` on the server at `url`."""
+class _IndexRequired(_Refusal):
+    """The server filters by indexed fields only."""
 
-    def __init__(self, url: str, api_key: str | None, timeout: timedelta, breakers: Breakers) -> None:
-        self._url = url
-        self._api_key = api_key
-        self._timeout = timeout.total_seconds()
+
+class QdrantIndex:
+    """A `VectorIndex` on the server that the settings name."""
+
+    def __init__(self, settings: QdrantSettings, breakers: Breakers) -> None:
+        self._settings = settings
+        self._timeout = settings.timeout.total_seconds()
         self._breakers = breakers
         self._opened: AsyncQdrantClient | None = None
         self._ready: set[str] = set()
+        self._fields: dict[str, FieldIndexes] = {}
 
     async def upsert(self, space: SpaceKey, points: Sequence[Point]) -> None:
         """Add or replace points; the collection is made on first use. Applied and logged when this returns."""
@@ -114,6 +126,13 @@ class QdrantIndex:
 
         await self._delete(space, [_equals(models, DOCUMENT, str(document_id)), _equals(models, REVISION, revision)], [])
 
+    async def delete_points(self, space: SpaceKey, ids: Sequence[UUID]) -> None:
+        """Remove points by their ids."""
+        from qdrant_client import models
+
+        if ids:
+            await self._delete(space, [models.HasIdCondition(has_id=[str(key) for key in ids])], [])
+
     async def scan(self, space: SpaceKey, *, document_id: UUID | None = None) -> AsyncIterator[tuple[UUID, Mapping[str, object]]]:
         """Every point's id and payload, in order of id."""
         from qdrant_client import models
@@ -123,7 +142,9 @@ class QdrantIndex:
         offset: Any = None
         while True:
             try:
-                records, offset = await self._call(partial(self._client().scroll, name, where, limit=BATCH, offset=offset))
+                records, offset = await self._call(
+                    partial(self._client().scroll, name, where, limit=BATCH, offset=offset, **self._reading())
+                )
             except _NoCollection:
                 return
             for record in records:
@@ -167,7 +188,7 @@ class QdrantIndex:
             try:
                 if name not in self._ready:
                     await self._create(name, space.dim)
-                await self._call(lambda: self._client().upsert(name, stored, wait=True))
+                await self._call(lambda: self._client().upsert(name, stored, wait=True, ordering=models.WriteOrdering.MEDIUM))
                 return
             except _NoCollection:  # somebody removed it since we looked
                 self._ready.discard(name)
@@ -180,18 +201,36 @@ class QdrantIndex:
         client = self._client()
         if not await self._call(lambda: client.collection_exists(name)):
             with contextlib.suppress(_CollectionExists):
-                await self._call(
-                    lambda: client.create_collection(
-                        name,
-                        vectors_config={DENSE: models.VectorParams(size=dim, distance=models.Distance.COSINE)},
-                        sparse_vectors_config={SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
-                        hnsw_config=models.HnswConfigDiff(m=0, payload_m=16),
-                    )
-                )
+                await self._call(lambda: client.create_collection(name, **_layout(models, self._settings, dim)))
         tenant = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
         for field, schema in ((KB, tenant), (DOCUMENT, models.PayloadSchemaType.KEYWORD), (REVISION, models.PayloadSchemaType.INTEGER)):
             await self._call(partial(client.create_payload_index, name, field, field_schema=schema, wait=True))
         self._ready.add(name)
+
+    async def _index_fields(self, name: str, clauses: list[Clause], *, required: bool = False) -> None:
+        """Index the fields that these clauses filter by, as far as there is room; a filter works without, only slower."""
+        from qdrant_client import models
+
+        fields = self._fields.setdefault(name, FieldIndexes(self._settings.max_field_indexes))
+        if not (missing := fields.missing(clauses)):
+            return
+        try:
+            fields.known |= (await self._call(lambda: self._client().get_collection(name))).payload_schema.keys()
+            for key, kind in fields.take(missing):
+                schema = models.PayloadSchemaType(kind)
+                await self._call(
+                    partial(
+                        self._client().create_payload_index,
+                        name,
+                        key,
+                        field_schema=schema,
+                        wait=required,
+                        ordering=models.WriteOrdering.MEDIUM,
+                    )
+                )
+        except (ShieldError, _Refusal):
+            if required:
+                raise
 
     async def _search(
         self, space: SpaceKey, vector: Vector, sparse: SparseVector | None, limit: int, clauses: list[Clause]
@@ -202,16 +241,27 @@ class QdrantIndex:
             return [], []
         where = _of_tenant(models, space, [_any_of(models, clause) for clause in clauses])
 
-        def request(query: Any, using: str) -> Any:
-            return models.QueryRequest(query=query, using=using, filter=where, limit=limit, with_payload=IDENTITY)
+        def request(query: Any, using: str, params: Any = None) -> Any:
+            return models.QueryRequest(query=query, using=using, filter=where, limit=limit, with_payload=IDENTITY, params=params)
 
-        requests = [request(vector.astype(float).tolist(), DENSE)]
+        exactly = models.SearchParams(quantization=models.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING))
+        requests = [request(vector.astype(float).tolist(), DENSE, exactly)]
         if sparse is not None and sparse.indices:
             requests.append(request(models.SparseVector(indices=list(sparse.indices), values=list(sparse.values)), SPARSE))
+        name = _collection(space)
+        ask = partial(self._client().query_batch_points, name, requests, **self._reading())
         try:
-            dense, *rest = await self._call(lambda: self._client().query_batch_points(_collection(space), requests))
+            try:
+                dense, *rest = await self._call(ask)
+            except _IndexRequired:
+                await self._index_fields(name, clauses, required=True)
+                dense, *rest = await self._call(ask)
         except _NoCollection:
             return [], []
+        except _IndexRequired as refusal:
+            raise DependencyRejected("The vector index filters by indexed fields only, and has no more room.", service=SERVICE) from refusal
+        if clauses and dense.points:
+            await self._index_fields(name, clauses)
         return [_hit(point, dense=True) for point in dense.points], [_hit(point) for found in rest for point in found.points]
 
     async def _delete(self, space: SpaceKey, must: list[Any], must_not: list[Any]) -> None:
@@ -219,7 +269,7 @@ class QdrantIndex:
 
         selector = models.FilterSelector(filter=_of_tenant(models, space, must, must_not))
         try:
-            await self._call(lambda: self._client().delete(_collection(space), selector, wait=True))
+            await self._call(lambda: self._client().delete(_collection(space), selector, wait=True, ordering=models.WriteOrdering.MEDIUM))
         except _NoCollection:
             return
 
@@ -230,9 +280,19 @@ class QdrantIndex:
             with warnings.catch_warnings():  # a key over http is common inside a cluster; the chart's network policy guards it
                 warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")
                 self._opened = AsyncQdrantClient(
-                    url=self._url, api_key=self._api_key, timeout=math.ceil(self._timeout), check_compatibility=False, trust_env=False
+                    url=self._settings.url,
+                    api_key=self._settings.api_key.get_secret_value() if self._settings.api_key else None,
+                    timeout=math.ceil(self._timeout),
+                    check_compatibility=False,
+                    trust_env=False,
                 )
         return self._opened
+
+    def _reading(self) -> dict[str, Any]:
+        """How reads see what was written: with copies, a majority is asked; it meets the majority that acknowledged the write."""
+        from qdrant_client import models
+
+        return {} if self._settings.replicas == 1 else {"consistency": models.ReadConsistencyType.MAJORITY}
 
     async def _call(self, request: Callable[[], Awaitable[T]]) -> T:
         """Send a request through the breaker and under the time limit; for the breaker, an unknown collection is an answer."""
@@ -254,6 +314,8 @@ class QdrantIndex:
                 return _NoCollection()
             if status in (400, 409) and b"already exists" in error.content:
                 return _CollectionExists()
+            if status == 400 and b"Index required but not found" in error.content:
+                return _IndexRequired()
             raise dependency_error(SERVICE, status) from error
         except QdrantException as error:  # its only use: 429 with a time to wait
             raise dependency_error(SERVICE, 429, getattr(error, "retry_after_s", None)) from error
@@ -264,6 +326,23 @@ class QdrantIndex:
 def _collection(space: SpaceKey) -> str:
     readable = re.sub(r"[^a-z0-9]+", "-", space.model.lower())[:40]
     return f"shield_{readable}-{hashlib.sha256(space.model.encode()).hexdigest()[:8]}_{space.dim}"
+
+
+def _layout(models: Any, settings: QdrantSettings, dim: int) -> dict[str, Any]:
+    """How a collection is made; see the module's docstring."""
+    layout: dict[str, Any] = {
+        "vectors_config": {DENSE: models.VectorParams(size=dim, distance=models.Distance.COSINE, on_disk=settings.on_disk)},
+        "sparse_vectors_config": {SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
+        "hnsw_config": models.HnswConfigDiff(m=0, payload_m=16),
+        "on_disk_payload": settings.on_disk,
+    }
+    if settings.quantization == "int8":
+        layout["quantization_config"] = models.ScalarQuantization(
+            scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
+        )
+    if settings.replicas > 1:
+        layout |= {"replication_factor": settings.replicas, "write_consistency_factor": settings.replicas // 2 + 1}
+    return layout
 
 
 def _of_tenant(models: Any, space: SpaceKey, must: Sequence[Any] = (), must_not: Sequence[Any] = ()) -> Any:
