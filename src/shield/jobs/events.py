@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from shield.jobs.model import JobId
 
@@ -28,6 +28,13 @@ class JobEvent:
     name: str
     """progress | end."""
     data: dict[str, Any] = field(default_factory=dict)
+
+
+class EventSink(Protocol):
+    """Where a job's events go: to the watchers of this process, or to those of others (`bridge.EventSender`)."""
+
+    def publish(self, job: JobId, event: JobEvent) -> None:
+        """Hand over `event`; never waits."""
 
 
 class Subscription:

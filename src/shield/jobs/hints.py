@@ -57,6 +57,9 @@ class Hints(Protocol):
     async def done(self, hint: Hint) -> None:
         """It was looked at; nobody needs it any more."""
 
+    async def give_back(self, hint: Hint) -> None:
+        """It could not be looked at: let it be taken again."""
+
     async def close(self) -> None:
         """Let others have what was taken and not looked at."""
 
@@ -120,6 +123,14 @@ class RedisHints:
         except StreamsAway as error:
             self._lost(error)
 
+    async def give_back(self, hint: Hint) -> None:
+        """Put it behind the others; if Redis is away just now, the relay publishes the job again."""
+        try:
+            with away():
+                await self._put_back(hint.stream, hint.entry, {"id": str(hint.job_id), "traceparent": hint.traceparent or ""})
+        except StreamsAway as error:
+            self._lost(error)
+
     async def close(self) -> None:
         """Put back what was taken and not looked at, and leave the group."""
         with contextlib.suppress(StreamsAway, TimeoutError), away():
@@ -164,7 +175,7 @@ class RedisHints:
             elif (job_id := _job_id(fields)) is None:
                 await self._remove(stream, [entry])
             else:
-                hint = Hint(job_id, stream, entry, fields.get("traceparent"))
+                hint = Hint(job_id, stream, entry, fields.get("traceparent") or None)
         return hint
 
     async def _put_back(self, stream: str, entry: str, fields: dict[Any, Any]) -> None:

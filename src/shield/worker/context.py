@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from shield.errors import DatabaseUnavailable, ShieldError
-from shield.jobs.events import JobEvent, JobEvents
+from shield.jobs.events import EventSink, JobEvent
 from shield.jobs.model import Claim, DocumentOutcome, Job, Progress, Stage
 from shield.jobs.repository import JobRepository
 from shield.settings import JobSettings
@@ -67,7 +67,7 @@ class Handler(Protocol):
 class JobContext:
     """One run of one job."""
 
-    def __init__(self, claim: Claim, repository: JobRepository, events: JobEvents, settings: JobSettings) -> None:
+    def __init__(self, claim: Claim, repository: JobRepository, events: EventSink, settings: JobSettings) -> None:
         self.claim = claim
         self.stage = claim.job.stage
         self.latest = claim.job.progress
@@ -135,7 +135,7 @@ class JobContext:
                 self._saved = reports
 
     def publish(self, name: str, **more: Any) -> None:
-        """Tell those who watch the job in this process."""
+        """Tell those who watch the job."""
         self._published += 1
         data = {"stage": str(self.stage), "progress": dataclasses.asdict(self.latest), **more}
         self._events.publish(self.job.id, JobEvent(f"{self.claim.fence}-{self._published}", name, data))

@@ -23,8 +23,8 @@ from shield.errors import (
 from shield.jobs.events import JobEvents
 from shield.jobs.model import Job, JobKind, Stage, Status
 from shield.jobs.repository import JobRepository
+from shield.worker.attempt import cause
 from shield.worker.context import Completed, Ending, Failed, JobContext, Parked
-from shield.worker.loop import cause
 from tests.integration.jobs.support import OTHER, Rows, a_request, job_settings
 from tests.integration.worker.conftest import Outage
 from tests.integration.worker.support import Scripted, a_worker, complete, deaf, ended, eventually, running, until_told
