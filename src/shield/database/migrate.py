@@ -114,9 +114,14 @@ async def check_version(engine: AsyncEngine, app_version: str) -> None:
         ConfigInvalid: the schema's `min_app_version` is above `app_version`.
     """
     async with engine.connect() as connection:
-        needed = (await connection.execute(sa.text("SELECT min_app_version FROM schema_version"))).scalar_one()
+        needed = await min_app_version(connection)
     if parts_of(app_version) < parts_of(needed):
         raise ConfigInvalid(f"The database needs Shield {needed} or later; this is {app_version}.")
+
+
+async def min_app_version(connection: AsyncConnection) -> str:
+    """The oldest program that may serve on this schema."""
+    return str((await connection.execute(sa.text("SELECT min_app_version FROM schema_version"))).scalar_one())
 
 
 async def wait_for_schema(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _BLOCK = 1 * MiB
 _RETRIES = 5
+_CONNECT = timedelta(seconds=5)
 _LATELY = timedelta(seconds=60)  # how long the object store may be asked again
 
 
@@ -109,19 +110,22 @@ class S3Object:
         self._settings = settings
 
     def _store(self) -> S3Store:
+        from obstore.exceptions import BaseError
         from obstore.store import S3Store
 
         plain = os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", "")).startswith("http://")
-        return S3Store(
-            self._bucket,
-            client_options={"timeout": self._settings.timeout, "connect_timeout": timedelta(seconds=5), "allow_http": plain},
-            retry_config={"max_retries": _RETRIES, "retry_timeout": _LATELY},
-        )
+        try:
+            return S3Store(
+                self._bucket,
+                client_options={"timeout": self._settings.timeout, "connect_timeout": _CONNECT, "allow_http": plain},
+                retry_config={"max_retries": _RETRIES, "retry_timeout": _LATELY},
+            )
+        except BaseError as error:
+            raise BackupPlaceRefused("The AWS_* variables do not say which object store, or who we are.") from error
 
     async def write(self, chunks: AsyncIterator[bytes]) -> None:
         """See `Place`."""
         import obstore
-        from obstore.exceptions import NotFoundError
 
         store = self._store()
         failed: list[BaseException] = []
@@ -135,7 +139,7 @@ class S3Object:
                 raise
 
         with self._reasons():
-            with suppress(NotFoundError):
+            with suppress(FileNotFoundError):
                 await obstore.head_async(store, self._key)
                 raise BackupPlaceRefused(f"{self._name} exists already.")
             try:
@@ -164,7 +168,7 @@ class S3Object:
 
         try:
             yield
-        except s3.NotFoundError as error:
+        except FileNotFoundError as error:
             raise BackupPlaceRefused(f"{self._name} does not exist.") from error
         except (s3.UnauthenticatedError, s3.PermissionDeniedError) as error:
             raise BackupPlaceRefused(f"The object store does not let us use {self._name}.") from error
