@@ -32,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shield.errors import QueryTooShort
+from shield.knowledge.graph.merge import install as merge_in_bulk
 from shield.knowledge.graph.model import Extraction
 from shield.knowledge.graph.offline import SEPARATOR, extract, keywords, merge
 from shield.knowledge.graph.repair import repair
@@ -95,6 +96,8 @@ class Host:
         else:
             import lightrag.kg.pgtable_impl
             import lightrag.kg.postgres_impl  # now, and not under the parent's lock
+
+            merge_in_bulk()
         # From here on this process stands in a directory that is gone: nothing can be planted in it, and nothing is left of it.
         with contextlib.suppress(OSError):  # not empty: the parent removes it in the end
             Path.cwd().rmdir()
