@@ -1,14 +1,16 @@
 """Progress events inside this process, for those who watch a job live.
 
 An event is a hint: it may be lost, the row may not. A publisher never waits. A subscriber that does not keep up loses its
-oldest events and always finds the newest, so the end of a job is seen last and is seen. Who watches a job that runs in
-another process polls its row; the two go together (`next` takes a time limit for that).
+oldest events and always finds the newest, so the end of a job is seen last and is seen. A watcher polls the row as well, for
+what was lost (`next` takes a time limit for that).
+
+The newest events of the jobs heard of last are kept, so that a watcher who was cut off goes on after the event it saw last.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +20,10 @@ from shield.jobs.model import JobId
 
 BACKLOG = 64
 """Events kept for a subscriber that is busy."""
+HISTORY = 32
+"""Events kept of a job, for a subscriber that comes back."""
+REMEMBERED = 256
+"""Jobs whose events are kept."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +71,22 @@ class JobEvents:
 
     def __init__(self) -> None:
         self._watched: dict[JobId, set[Subscription]] = {}
+        self._past: OrderedDict[JobId, deque[JobEvent]] = OrderedDict()
 
     def publish(self, job: JobId, event: JobEvent) -> None:
-        """Hand `event` to everyone who watches `job`; never waits, keeps nothing when nobody does."""
+        """Hand `event` to everyone who watches `job`; never waits."""
+        self._past.setdefault(job, deque(maxlen=HISTORY)).append(event)
+        self._past.move_to_end(job)
+        if len(self._past) > REMEMBERED:
+            self._past.popitem(last=False)
         for subscription in self._watched.get(job, ()):
             subscription.offer(event)
+
+    def since(self, job: JobId, event_id: str) -> list[JobEvent] | None:
+        """What came after the event of this id; None if it is not remembered."""
+        past = list(self._past.get(job, ()))
+        places = [place for place, event in enumerate(past) if event.id == event_id]
+        return past[places[-1] + 1 :] if places else None
 
     @contextmanager
     def subscribe(self, job: JobId) -> Iterator[Subscription]:

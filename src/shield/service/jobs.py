@@ -84,12 +84,16 @@ class JobCases:
     async def events(
         self, who: Principal, job_id: UUID, last_event_id: str | None = None
     ) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:
-        """Live events; an unknown `last_event_id` simply gets the snapshot again, which holds all that matters."""
+        """Live events; after a `last_event_id` that is remembered, what came since, otherwise a snapshot, which holds all that matters."""
         who.require(Scope.JOBS_READ)
         with self.parts.events.subscribe(JobId(job_id)) as subscription:
+            missed = self.parts.events.since(JobId(job_id), last_event_id) if last_event_id else None
             job = await self.parts.jobs.get(who.name, JobId(job_id))
             seen = _marks(job)
-            if last_event_id != f"{job.fence}-end" or not job.status.ended:
+            for past in missed or ():
+                if past.name == "progress":
+                    yield past.id, past.name, {"job_id": str(job_id), **past.data}
+            if missed is None and (last_event_id != f"{job.fence}-end" or not job.status.ended):
                 yield f"{job.fence}-0", "snapshot", self._event(job)
             while not job.status.ended:
                 event = await subscription.next(_POLL)
