@@ -197,7 +197,7 @@ uploads = Table(
     Column("mime", Text),
     Column("size", BigInteger),
     Column("sha256", Text),
-    Column("content", LargeBinary),  # small ones; larger ones lie in the upload store under their id
+    Column("content", LargeBinary),  # small ones; larger ones lie in `upload_parts`, or embedded in a file of that id
     Column("stored", Boolean, nullable=False, server_default=text("false")),
     Column("token_sha256", Text),  # of the one-time PUT URL
     Column("job_id", Uuid),
