@@ -40,6 +40,12 @@ proof-errors: sync ## every error on every surface, compared with the catalogue;
 	@$(RUN) python -m tests.proofs errors
 	@$(RUN) python -m tests.proofs errors --sabotage
 
+chaos: sync ## a fleet under kill -9, SIGSTOP and data loss; ARGS="--seed N" repeats a run, ARGS=--short takes 90 s
+	@$(RUN) python -m tests.chaos $(ARGS)
+
+chaos-sabotage: sync ## the same with the fence broken on purpose: must be noticed
+	@$(RUN) python -m tests.chaos --short --sabotage $(ARGS)
+
 bench-memory: sync ## memory of a server 60 s after it built the samples, by part
 	@$(RUN) python -m tests.bench.memory
 
@@ -54,4 +60,4 @@ format: sync ## format the code
 	@$(RUN) ruff format .
 	@$(RUN) ruff check --fix .
 
-.PHONY: help sync check test up dev generate proof-fresh proof-delete proof-errors bench-memory coverage build format
+.PHONY: help sync check test up dev generate proof-fresh proof-delete proof-errors chaos chaos-sabotage bench-memory coverage build format

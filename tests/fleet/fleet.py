@@ -96,6 +96,10 @@ class Fleet:
         """The metrics of a member."""
         return f"http://127.0.0.1:{self._ports[f'{name}-metrics']}/metrics"
 
+    def port_of(self, name: str) -> int:
+        """The port on which a member answers."""
+        return self._ports[name]
+
     @property
     def environment(self) -> dict[str, str]:
         """What every Shield process is told."""
