@@ -85,7 +85,7 @@ class JsonEndpoint:
             async with asyncio.timeout(timeout):
                 content = await self._post(path, body, max_bytes)
         except TimeoutError as error:
-            raise DependencyUnavailable(f"The {self._what} did not answer in time.", service=self._service) from error
+            raise DependencyUnavailable(f"The {self._what} did not answer in time.", service=self._service, late=True) from error
         except httpx.InvalidURL as error:
             raise DependencyMisconfigured(f"The address of the {self._what} is not valid.", service=self._service) from error
         except httpx.HTTPError as error:

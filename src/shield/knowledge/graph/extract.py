@@ -20,9 +20,10 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shield.errors import DependencyRejected
+from shield.errors import BudgetExceeded, DependencyRejected
 from shield.knowledge.graph.offline import extract, merge
 from shield.knowledge.llm import Llm
+from shield.knowledge.metering import Purpose, charged
 
 _VERSION = "shield-extract-1"
 GROUP = 4
@@ -47,10 +48,15 @@ class LlmExtractor:
         self._turns = asyncio.Semaphore(width)
         self._rules = {"max_entities": max_entities, "max_relations": max_relations}
         self._knowledge_base_id: UUID | None = None
+        self._job_id: UUID | None = None
 
     def serve(self, knowledge_base_id: UUID) -> None:
         """Whose graph the process writes from now on."""
         self._knowledge_base_id = knowledge_base_id
+
+    def work_for(self, job_id: UUID | None) -> None:
+        """Whose account the process's requests are on from now on."""
+        self._job_id = job_id
 
     async def missing(self, knowledge_base_id: UUID, key: str, chunks: Sequence[str]) -> list[str]:
         """The chunks of a text that have no extraction yet, in their order."""
@@ -65,16 +71,17 @@ class LlmExtractor:
             known = set(rows.scalars())
         return [chunk for number, chunk in wanted.items() if number not in known]
 
-    async def prefetch(self, knowledge_base_id: UUID, key: str, chunks: Sequence[str]) -> None:
-        """Extract and keep chunks, four a call, `width` calls at a time.
+    async def prefetch(self, knowledge_base_id: UUID, key: str, chunks: Sequence[str], job_id: UUID | None = None) -> None:
+        """Extract and keep chunks, four a call, `width` calls at a time, on the account of `job_id`.
 
         Raises:
+            BudgetExceeded: the job may not spend more; what was answered before is kept.
             ShieldError: the model's fault; what was answered before is kept.
         """
 
         async def one(group: list[str]) -> None:
             async with self._turns:  # waiting here does not use up a call's own time
-                await self._group(knowledge_base_id, key, group)
+                await self._group(knowledge_base_id, key, group, job_id)
 
         groups = [list(chunks[at : at + GROUP]) for at in range(0, len(chunks), GROUP)]
         results = await asyncio.gather(*(one(group) for group in groups), return_exceptions=True)
@@ -92,22 +99,26 @@ class LlmExtractor:
             )
             if (kept := row.scalar()) is not None:
                 return dict(json.loads(kept))
-        return (await self._group(self._knowledge_base_id, key, [text]))[0]
+        return (await self._group(self._knowledge_base_id, key, [text], self._job_id))[0]
 
     async def summarize(self, descriptions: list[str]) -> str:
-        """One description of many; by rule where the model refuses."""
+        """One description of many; by rule where the model refuses or the job's budget is spent."""
         lines = [" ".join(text.split()) for text in sorted(descriptions)]
         try:
-            return (await self._llm.complete("\n".join(lines), system=_MERGE)).text
-        except DependencyRejected:
+            return (await charged(self._llm, Purpose.SUMMARIZE, self._job_id).complete("\n".join(lines), system=_MERGE)).text
+        except (DependencyRejected, BudgetExceeded):
             return merge(lines)
 
-    async def _group(self, knowledge_base_id: UUID, key: str, chunks: list[str]) -> list[dict[str, Any]]:
-        found, tokens = await self._ask(key, chunks)
+    async def _group(self, knowledge_base_id: UUID, key: str, chunks: list[str], job_id: UUID | None) -> list[dict[str, Any]]:
+        llm = charged(self._llm, Purpose.EXTRACT, job_id)
+        found, tokens = await self._ask(llm, key, chunks)
         if len(chunks) > 1 and any(item is None for item in found):
             for index, chunk in enumerate(chunks):
                 if found[index] is None:
-                    (found[index],), more = await self._ask(key, [chunk])
+                    try:
+                        (found[index],), more = await self._ask(llm, key, [chunk])
+                    except BudgetExceeded:  # what the others of the group cost is not lost
+                        break
                     tokens += more
         results = [self._by_rule(chunk) if item is None else item for chunk, item in zip(chunks, found, strict=True)]
         rows = [
@@ -131,12 +142,12 @@ class LlmExtractor:
             )
         return results
 
-    async def _ask(self, key: str, chunks: list[str]) -> tuple[list[dict[str, Any] | None], int]:
+    async def _ask(self, llm: Llm, key: str, chunks: list[str]) -> tuple[list[dict[str, Any] | None], int]:
         """One call; None for a passage the answer does not cover."""
         mark = sha256(f"{key}{len(chunks)}".encode()).hexdigest()[:16]  # the passages cannot know it
         parts = [f"<passage-{mark} n={n}>\n{chunk}\n</passage-{mark}>" for n, chunk in enumerate(chunks, 1)]
         try:
-            answer = await self._llm.complete("\n".join(parts), system=_SYSTEM, json=True)
+            answer = await llm.complete("\n".join(parts), system=_SYSTEM, json=True)
         except DependencyRejected:
             return [None] * len(chunks), 0
         return read_answer(answer.text, len(chunks)), answer.tokens_in + answer.tokens_out

@@ -74,6 +74,8 @@ class GraphTask:
     revision: int | None
     graph_key: str
     errors: int
+    job_id: UUID | None = None
+    """Whose budget it spends."""
 
 
 def workspace(knowledge_base_id: UUID) -> str:

@@ -5,9 +5,9 @@ process that carries the writer's epoch; this side counts which documents hold a
 same epoch. A text is written in parts of `graph.part` chunks. Each effect is idempotent, so whatever dies at whatever point, the
 next run repeats one part at most: a part that LightRAG has whole is left alone, one it has in pieces is taken out first.
 
-What an error means: an open circuit, a throttled or misconfigured dependency puts the step off and costs nothing; other errors
-and crashes cost a try, and after the last one the step is `failed` with its code; the vectors stay usable. A lost lease ends the
-batch. A stopping worker hands its step back. The writer is released after `graph.batch`, between two parts; the process stays
+What an error means: an open circuit, a throttled, misconfigured or absent dependency puts the step off and costs nothing, for as long
+as a job may take; other errors, late answers and crashes cost a try, and after the last one the step is `failed` with its code, as it
+is at once when the job's budget of tokens is spent; the vectors stay usable. A lost lease ends the batch. A stopping worker hands its step back. The writer is released after `graph.batch`, between two parts; the process stays
 for `graph.idle`.
 """
 
@@ -26,11 +26,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shield.database.engine import database_errors
 from shield.errors import (
+    BudgetExceeded,
     CircuitOpen,
     DatabaseUnavailable,
     DependencyMisconfigured,
     DependencyRejected,
     DependencyThrottled,
+    DependencyUnavailable,
     GraphFailed,
     LeaseLost,
     RetriesExhausted,
@@ -183,7 +185,7 @@ class GraphRunner:
             if not await tasks.claim(self._engine, task.id, claim):
                 continue  # somebody else asks for the same
             try:
-                await extractor.prefetch(kb, task.graph_key, missing)
+                await extractor.prefetch(kb, task.graph_key, missing, task.job_id)
             except ShieldError as error:
                 async with self._engine.begin() as connection:
                     await tasks.count_try(connection, task.id)
@@ -264,6 +266,8 @@ class GraphRunner:
         try:
             if task.errors > budget:
                 raise RetriesExhausted("The graph step took its process down too often and was given up.")
+            if self._extractor is not None:
+                self._extractor.work_for(task.job_id)
             await (self._add if task.operation == "add" else self._remove)(task, hold, end)
         except (_BatchOver, asyncio.CancelledError) as over:
             if isinstance(over, asyncio.CancelledError):
@@ -285,8 +289,9 @@ class GraphRunner:
         """Put a task off, or give it up, for what went wrong."""
         jobs = self._settings.jobs
         log.info("graph_task_error", code=error.code, task_id=task.id, tries=tries)
-        neutral = isinstance(error, CircuitOpen | DependencyMisconfigured | DependencyThrottled)
-        if isinstance(error, DependencyRejected | RetriesExhausted) or (not neutral and tries >= jobs.max_errors):
+        neutral = isinstance(error, CircuitOpen | DependencyMisconfigured | DependencyThrottled) or _outage(error)
+        given_up = await tasks.overdue(connection, task.id, jobs.deadline) if neutral else tries >= jobs.max_errors
+        if given_up or isinstance(error, BudgetExceeded | DependencyRejected | RetriesExhausted):
             await tasks.end(connection, task, "failed", error.code, error.message)
             return
         ceiling = min(jobs.backoff_max, jobs.backoff_min * 2 ** min(tries, 16))
@@ -341,11 +346,16 @@ def _parts(chunks: list[Chunk], size: int) -> list[list[Chunk]]:
     return [chunks[at : at + size] for at in range(0, len(chunks), size)]
 
 
+def _outage(error: ShieldError) -> bool:
+    """A service does not answer, which is nobody's text's fault; an answer that is only late may be, so that costs a try."""
+    return isinstance(error, DependencyUnavailable) and "service" in error.details and not error.details.get("late")
+
+
 def _typed(error: PeerGone | PeerFailed | ShieldError) -> ShieldError:
     """The error as the job's outcome will show it."""
     if isinstance(error, ShieldError):
         return error
     if isinstance(error, PeerFailed) and error.code:
-        return from_code(error.code, error.message)
+        return from_code(error.code, error.message, service="graph")
     what = "ended without an answer" if isinstance(error, PeerGone) else f"failed ({error.kind})"
     return GraphFailed(f"The graph's process {what}.")

@@ -20,7 +20,7 @@ from shield.knowledge.graph.model import GraphTask, workspace
 from shield.knowledge.graph.writer import lightrag_tables
 from shield.knowledge.model import Chunk
 
-_COLUMNS = "id, knowledge_base_id, operation, document_id, revision, graph_key, errors"
+_COLUMNS = "id, knowledge_base_id, operation, document_id, revision, graph_key, errors, job_id"
 
 
 async def pick(engine: AsyncEngine, holder: str, last: UUID | None) -> UUID | None:
@@ -118,6 +118,14 @@ async def postpone(connection: AsyncConnection, task_id: int, delay: timedelta, 
         ),
         {"id": task_id, "delay": delay, "back": 0 if spend else 1, "code": code, "message": message},
     )
+
+
+async def overdue(connection: AsyncConnection, task_id: int, age: timedelta) -> bool:
+    """Whether a task has waited longer than a job may take."""
+    found = await connection.execute(
+        sa.text("SELECT created_at < now() - CAST(:age AS interval) FROM graph_tasks WHERE id = :id"), {"id": task_id, "age": age}
+    )
+    return bool(found.scalar())
 
 
 async def hand_back(engine: AsyncEngine, task_id: int) -> None:
