@@ -229,6 +229,13 @@ class ReindexIncomplete(ShieldError):
     advice = "Wait until the missing documents are indexed, then try again; `shield kb collections NAME` counts them."
 
 
+class ReindexDiffers(ShieldError):
+    """The new collection answers the golden questions differently, so it was not made live."""
+
+    code, status = "kb.reindex_differs", 409
+    advice = "Read its report with `shield kb collections NAME`; use it all the same with `shield kb flip NAME`, or give it up with `discard`."
+
+
 class NothingToFlip(ShieldError):
     """There is no collection that this knowledge base could change to."""
 
@@ -281,13 +288,6 @@ class RetriesExhausted(ShieldError):
     code, status, retryable, fault = "job.retries_exhausted", 500, True, Fault.SERVER
     exit_code = Exit.ALL_FAILED
     advice = "Read the job's last error; once its cause is gone, retry the job: it starts from what was finished."
-
-
-class BudgetExceeded(ShieldError):
-    """The job's next call to a language model could cost more tokens than its budget has left."""
-
-    code, status, exit_code = "job.budget_exceeded", 422, Exit.BUDGET
-    advice = "What is stored stays and is searchable; send it again with a larger budget to finish the graph: what was paid for is kept."
 
 
 class BudgetExceeded(ShieldError):
@@ -497,6 +497,13 @@ class PageNotFound(ShieldError):
 
     code, status = "page.not_found", 404
     advice = "Check the address; the page answered 404 or 410."
+
+
+class PageVanished(ShieldError):
+    """The site has this page no more; its document is being removed."""
+
+    code, status = "page.vanished", 410
+    advice = "Nothing to do: the job removes the document, as `remove_vanished` asks."
 
 
 class PageThrottled(ShieldError):

@@ -34,6 +34,17 @@ def crawl(
     max_pages: Annotated[int, typer.Option(help="Most pages requested.")] = 50,
     max_depth: Annotated[int, typer.Option(help="Most links from the start page.")] = 3,
     domain: Annotated[list[str] | None, typer.Option(help="A host that may be visited (repeatable); default: the start page's.")] = None,
+    sitemap: Annotated[
+        list[str] | None, typer.Option(help="Begin with a sitemap's pages, too: its address, or auto for the site's own (repeatable).")
+    ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(help="Follow only links whose path matches, such as '/docs/**' (repeatable).")
+    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Never request links whose path matches (repeatable).")] = None,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Fetch every page anew, unchanged or not.")] = False,
+    remove_vanished: Annotated[
+        bool, typer.Option("--remove-vanished", help="Remove the documents of pages that the site has no more.")
+    ] = False,
     meta: Meta = None,
     wait: Wait = True,
     strict: Strict = False,
@@ -51,6 +62,11 @@ def crawl(
             "max_pages": max_pages,
             "max_depth": max_depth,
             "allowed_domains": domain or [],
+            "sitemaps": sitemap or [],
+            "include": include or [],
+            "exclude": exclude or [],
+            "refresh": refresh,
+            "remove_vanished": remove_vanished,
             "metadata": metadata,
         },
     )

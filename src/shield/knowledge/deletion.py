@@ -122,7 +122,9 @@ class Deletion:
             async with self._engine.connect() as connection:
                 present = await hidden(connection, kb, limit=len(documents), documents=documents)
         proofs = await self._finish(kb, present, job) if present else []
-        return {proof.document_id: proof for proof in (*await proofs_of(self._engine, job.job_id), *proofs) if proof.document_id in documents}
+        return {
+            proof.document_id: proof for proof in (*await proofs_of(self._engine, job.job_id), *proofs) if proof.document_id in documents
+        }
 
     async def begin_base(self, kb: KnowledgeBase, job: JobFence) -> bool:
         """Make a whole base invisible and start its removal; True while its graph still has to let go.

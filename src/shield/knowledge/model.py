@@ -108,7 +108,7 @@ class Stored:
     """What became of one document handed to the library."""
 
     document_id: UUID
-    revision: int | None
+    revision: int
     changed: bool
     chunks: int
     graph_task: int | None = None

@@ -13,8 +13,10 @@ from shield.mcp.toolbox import Toolbox, accepted, build, like
 from shield.service.models import (
     CrawlSpec,
     DocumentSpec,
+    Glob,
     IngestRequest,
     JobAccepted,
+    Sitemap,
     SourceName,
     UploadCreate,
     UploadView,
@@ -26,6 +28,11 @@ StartUrl = Annotated[Url, like(CrawlSpec, "url")]
 MaxPages = Annotated[int, like(CrawlSpec, "max_pages")]
 MaxDepth = Annotated[int, like(CrawlSpec, "max_depth")]
 Domains = Annotated[list[Annotated[str, StringConstraints(max_length=253)]] | None, like(CrawlSpec, "allowed_domains")]
+Sitemaps = Annotated[list[Sitemap] | None, like(CrawlSpec, "sitemaps")]
+Include = Annotated[list[Glob] | None, like(CrawlSpec, "include")]
+Exclude = Annotated[list[Glob] | None, like(CrawlSpec, "exclude")]
+Refresh = Annotated[bool, like(CrawlSpec, "refresh")]
+RemoveVanished = Annotated[bool, like(CrawlSpec, "remove_vanished")]
 Render = Annotated[Literal["http", "browser", "auto"], like(CrawlSpec, "render")]
 CrawlDelay = Annotated[float | None, like(CrawlSpec, "accept_crawl_delay")]
 
@@ -48,15 +55,20 @@ def register(box: Toolbox) -> None:
         job = await box.shield.ingest(box.principal(), request, traceparent=traceparent(), local_caller=box.local_caller)
         return accepted(job)
 
-    @box.tool(open_world=True)
+    @box.tool(destructive=True, open_world=True)
     async def crawl_web(
         url: StartUrl,
         *,
         max_pages: MaxPages = 50,
         max_depth: MaxDepth = 3,
         allowed_domains: Domains = None,
+        sitemaps: Sitemaps = None,
+        include: Include = None,
+        exclude: Exclude = None,
         render: Render = "http",
         accept_crawl_delay: CrawlDelay = None,
+        refresh: Refresh = False,
+        remove_vanished: RemoveVanished = False,
         metadata: Metadata = None,
         knowledge_base: Base = "default",
     ) -> JobAccepted:
@@ -65,7 +77,7 @@ def register(box: Toolbox) -> None:
         Use it for a site or a part of one; for a single page or file use ingest_doc with `url`. Follows links from `url` within
         `allowed_domains`, respects robots.txt, and counts every requested page towards `max_pages`. Only public addresses are
         fetched. Returns at once with a job_id: poll get_job_status until the job has ended. Repeating the call while the job
-        runs returns the same job; crawling again later updates what has changed.
+        runs returns the same job; crawling again later updates what has changed, and with `remove_vanished` removes what is gone.
         """
         spec = build(
             CrawlSpec,
@@ -73,8 +85,13 @@ def register(box: Toolbox) -> None:
             max_pages=max_pages,
             max_depth=max_depth,
             allowed_domains=allowed_domains,
+            sitemaps=sitemaps,
+            include=include,
+            exclude=exclude,
             render=render,
             accept_crawl_delay=accept_crawl_delay,
+            refresh=refresh,
+            remove_vanished=remove_vanished,
             metadata=metadata,
         )
         return await start(spec, knowledge_base)

@@ -19,6 +19,7 @@ from uuid import UUID
 
 from shield.auth import Principal, Scope
 from shield.errors import (
+    BytesQuotaExceeded,
     DocumentRootRefused,
     InlineContentInvalid,
     InvalidRequest,
@@ -31,7 +32,10 @@ from shield.knowledge.model import KnowledgeBase
 from shield.service.audit import record
 from shield.service.jobs import JobCases
 from shield.service.models import CrawlSpec, DocumentSpec, IngestRequest, JobView, UploadCreate, UploadView
+from shield.service.quota import check_bytes
+from shield.sources.sitemap import AUTO
 from shield.sources.uploads import Upload
+from shield.sources.urls import Scope as CrawlScope
 from shield.sources.urls import canonical
 
 _CHOICES = ("url", "upload_id", "content_base64", "path", "text")
@@ -54,6 +58,8 @@ class IntakeCases(JobCases):
         who.require(Scope.CRAWL if isinstance(request.spec, CrawlSpec) else Scope.KB_WRITE)
         base = await self._base(who, request.knowledge_base)
         if isinstance(request.spec, CrawlSpec):
+            if request.spec.remove_vanished:
+                who.require(Scope.KB_WRITE)  # it deletes
             kind, spec, size, upload = JobKind.CRAWL, _crawl(request.spec), 0, None
             needs = ("browser",) if request.spec.render == "browser" else ()
             if not set(needs) <= self.parts.offers:
@@ -72,7 +78,7 @@ class IntakeCases(JobCases):
                 knowledge_base_id=base.id,
                 knowledge_base=base.name,
                 spec=spec,
-                request_hash=_hash(kind, base.id, request.priority, fingerprint),
+                request_hash=request_hash(kind, base.id, request.priority, fingerprint),
                 payload_bytes=size,
                 idempotency_key=idempotency_key,
                 runner=runner,
@@ -102,17 +108,31 @@ class IntakeCases(JobCases):
     async def create_upload(self, who: Principal, request: UploadCreate) -> UploadView:
         """Announce a file; the URL takes one PUT."""
         who.require(Scope.KB_WRITE)
+        await self._check_bytes(who.name, arrived=False)
         upload, token = await self.parts.uploads.create(who.name, request.filename, request.mime)
         return _upload_view(upload, url=f"{self.base_url}/uploads/{upload.id}/content?token={token}")
 
     async def put_upload(self, upload_id: UUID, token: str, content: AsyncIterator[bytes]) -> UploadView:
         """Store the file behind a one-time URL."""
-        return _upload_view(await self.parts.uploads.put(upload_id, token, content))
+        return await self._arrived(await self.parts.uploads.put(upload_id, token, content))
 
     async def upload(self, who: Principal, filename: str, mime: str | None, content: AsyncIterator[bytes]) -> UploadView:
         """Store a file in one go."""
         who.require(Scope.KB_WRITE)
-        return _upload_view(await self.parts.uploads.store(who.name, filename, mime, content))
+        await self._check_bytes(who.name, arrived=False)
+        return await self._arrived(await self.parts.uploads.store(who.name, filename, mime, content))
+
+    async def _arrived(self, upload: Upload) -> UploadView:
+        """A stored upload, or nothing of it if it went beyond what its owner may send."""
+        try:
+            await self._check_bytes(upload.principal, arrived=True)
+        except BytesQuotaExceeded:
+            await self.parts.uploads.erase(upload.id)
+            raise
+        return _upload_view(upload)
+
+    async def _check_bytes(self, principal: str, *, arrived: bool) -> None:
+        await check_bytes(self.parts.engine, principal, self.parts.settings.jobs, arrived=arrived)
 
     async def _accept(self, request: JobRequest) -> JobView:
         try:
@@ -138,7 +158,7 @@ class IntakeCases(JobCases):
                 knowledge_base_id=base.id,
                 knowledge_base=base.name,
                 spec=spec,
-                request_hash=_hash(JobKind.DELETE, base.id, "high", spec),
+                request_hash=request_hash(JobKind.DELETE, base.id, "high", spec),
                 priority=Priority.HIGH,
             )
         )
@@ -193,10 +213,21 @@ class IntakeCases(JobCases):
 
 
 def _crawl(spec: CrawlSpec) -> dict[str, Any]:
-    return {**spec.model_dump(exclude={"type"}), "url": canonical(spec.url)}
+    """The spec as it is stored.
+
+    Raises:
+        UrlInvalid: the start page or a sitemap has no valid address.
+        InvalidRequest: a domain is none, or a sitemap lies out of the allowed domains.
+    """
+    scope = CrawlScope.of(spec.url, spec.allowed_domains)
+    sitemaps = [name if name == AUTO else canonical(name) for name in spec.sitemaps]
+    if any(name != AUTO and name not in scope for name in sitemaps):
+        raise InvalidRequest("sitemaps: each must lie within the allowed domains.", fields=["sitemaps"])
+    return {**spec.model_dump(exclude={"type"}), "url": canonical(spec.url), "sitemaps": sitemaps}
 
 
-def _hash(kind: JobKind, base: UUID, priority: str, spec: dict[str, Any]) -> str:
+def request_hash(kind: JobKind, base: UUID, priority: str, spec: dict[str, Any]) -> str:
+    """What makes two requests the same."""
     text = json.dumps([kind, str(base), priority, spec], sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 

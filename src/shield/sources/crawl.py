@@ -7,7 +7,13 @@ nothing that is decided (numbers, duplicates, which pages use up `max_pages`) de
 `max_pages` counts pages for which a request was sent, whatever came of it; a page that robots.txt or the egress guard refuses
 is not counted. A page is requested only while the pages counted and the pages in flight together are fewer than `max_pages`, so
 the count is exact. After a crash a new run requests only what was in flight; the sink may see a page it has seen before, once,
-and must store it as the same thing again. A page that leads, by redirects, where a lower-numbered one led is `page.duplicate`.
+and must store it as the same thing again. A page that leads, by redirects, where a lower-numbered one led is `page.duplicate`, and
+so is one that says the same as a lower-numbered one if either names the other as its canonical address. The name alone is not
+believed: a site that names its home page on every page loses nothing, and no page can take another's place.
+
+Sitemaps, where asked for, are read before the first page; what they list begins at depth 0 beside the start page. Links and
+redirects that the globs leave out are never requested; the start page always is. What earlier crawls know (`revisit.py`) saves
+the transfer, the conversion and the embedding of pages that did not change.
 
 What the sink raises is the page's outcome if the page is the cause (`document.*`, `page.*`, `dependency.rejected` and the
 like); everything else (a dependency is down, the lease is lost) ends the run and leaves the page for the next one.
@@ -16,33 +22,44 @@ like); everything else (a dependency is down, the lease is lost) ends the run an
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import NoReturn, Protocol
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shield.errors import (
-    DependencyRejected,
+    DocumentDeleting,
     PageDuplicate,
+    PageExcluded,
     PageLeftScope,
     RobotsDelayTooLong,
     RobotsDenied,
     ShieldError,
     UrlInvalid,
+    blames_content,
 )
 from shield.jobs.model import Claim
 from shield.settings import CrawlSettings
 from shield.sources.fetch import Fetched, Fetcher
-from shield.sources.frontier import FAILED, SKIPPED, Answer, Frontier, Row
+from shield.sources.frontier import FAILED, SKIPPED, Answer, Content, Frontier, Row
+from shield.sources.globs import Globs
+from shield.sources.model import Converted
+from shield.sources.revisit import NOT_MODIFIED, Gone, Known, Revisits
 from shield.sources.robots import Robots
+from shield.sources.sitemap import Seeds, Sitemaps
 from shield.sources.urls import Scope, canonical, origin
 
-_SKIPS = (RobotsDenied, RobotsDelayTooLong, PageDuplicate)
-_PAGE_AREAS = frozenset({"page", "document", "robots", "egress", "crawl"})
+_SKIPS = (RobotsDenied, RobotsDelayTooLong, PageDuplicate, PageExcluded)
+_START = 1
+"""The start page's number."""
 _LINKS_EXAMINED = 20  # times max_links: how many of a page's links are looked at to find that many to follow
 
 Checkpoint = Callable[[], Awaitable[None]]
@@ -56,15 +73,40 @@ class CrawlPlan:
     max_pages: int = 50
     max_depth: int = 3
     allowed_domains: tuple[str, ...] = ()
+    sitemaps: tuple[str, ...] = ()
+    """Sitemaps to begin with as well: addresses, or `auto` for those that the site names."""
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    """Globs over the path of links: only these, and not those."""
     accept_crawl_delay: float | None = None
     """Longest pause, in seconds, that robots.txt may ask for; default: the setting."""
+    recipe: str | None = None
+    """What decides what a page is turned into; None: nothing is remembered from crawl to crawl."""
+    refresh: bool = False
+    """Request, convert and store every page anew, whatever earlier crawls know."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page that was read."""
+
+    converted: Converted
+    links: Sequence[str]
+    """As it names them, in their order."""
+    text_hash: str
 
 
 class PageSink(Protocol):
     """Where pages go, one after the other, by number. A page may come again after a crash, with the same content."""
 
-    async def page(self, number: int, fetched: Fetched) -> Sequence[str]:
-        """Convert and store a page; its absolute links in their order. Raises ShieldError: the page's outcome."""
+    async def read(self, number: int, fetched: Fetched) -> Page:
+        """Convert a page. Raises ShieldError: the page's outcome."""
+
+    async def store(self, number: int, fetched: Fetched, page: Page) -> tuple[UUID, int]:
+        """Store what was read; the document and its revision. Raises ShieldError: the page's outcome."""
+
+    async def unchanged(self, number: int, fetched: Fetched, known: Known) -> bool:
+        """The page is as `known` says: keep its document. False, and nothing done, if that is gone meanwhile."""
 
     async def failed(self, number: int, url: str, error: ShieldError, counted: bool) -> None:
         """The page gave nothing."""
@@ -102,11 +144,47 @@ class Crawler:
             LeaseLost: another run owns the job.
             ShieldError: what `checkpoint` raised, or what `sink` raised that is not about a page.
         """
-        scope = Scope.of(plan.url, plan.allowed_domains)
         frontier = Frontier(self._engine, claim.job.id, claim.fence, max_pages=plan.max_pages, max_queued=self._settings.max_queued)
         if claim.job.retry_of is not None:
             await frontier.adopt(claim.job.retry_of)
-        await _Run(self._fetcher, self._robots, self._settings, frontier, plan, scope, sink, checkpoint).crawl()
+        bounds = _Bounds.of(plan)
+        revisits = self._revisits(claim, plan, bounds)
+        await _Run(self._fetcher, self._robots, self._settings, frontier, plan, bounds, revisits, sink, checkpoint).crawl()
+
+    async def gone(self, claim: Claim, plan: CrawlPlan) -> list[Gone]:
+        """The documents of earlier crawls whose pages the site has no more, once `run` has ended.
+
+        Raises:
+            CrawlIncomplete: the crawl did not see the whole site.
+        """
+        bounds = _Bounds.of(plan)
+        revisits = self._revisits(claim, plan, bounds)
+        return [] if revisits is None else await revisits.gone(bounds.wanted, max_rows=plan.max_pages + self._settings.max_queued)
+
+    def _revisits(self, claim: Claim, plan: CrawlPlan, bounds: _Bounds) -> Revisits | None:
+        if plan.recipe is None:
+            return None
+        # The links that are kept of a page are those that its crawl could follow.
+        scope = [str(bounds.scope.start), sorted(map(repr, bounds.scope.exact)), sorted(map(repr, bounds.scope.below))]
+        what = [plan.recipe, scope, sorted(plan.include), sorted(plan.exclude), self._settings.max_links]
+        recipe = hashlib.sha256(json.dumps(what).encode()).hexdigest()
+        return Revisits(self._engine, claim.job.knowledge_base_id, claim.job.id, start=canonical(plan.url), recipe=recipe)
+
+
+@dataclass(frozen=True)
+class _Bounds:
+    """Which addresses a crawl may visit, and which of them it wants."""
+
+    scope: Scope
+    include: Globs
+    exclude: Globs
+
+    @classmethod
+    def of(cls, plan: CrawlPlan) -> _Bounds:
+        return cls(Scope.of(plan.url, plan.allowed_domains), Globs(plan.include), Globs(plan.exclude))
+
+    def wanted(self, url: str) -> bool:
+        return url in self.scope and (not self.include or url in self.include) and url not in self.exclude
 
 
 @dataclass
@@ -118,7 +196,8 @@ class _Run:
     settings: CrawlSettings
     frontier: Frontier
     plan: CrawlPlan
-    scope: Scope
+    bounds: _Bounds
+    revisits: Revisits | None
     sink: PageSink
     checkpoint: Checkpoint
     found: int = 0
@@ -127,12 +206,42 @@ class _Run:
     """Requested or about to be, not yet known whether they count."""
 
     async def crawl(self) -> None:
-        await self.frontier.begin(canonical(self.plan.url))
+        await self._begin()
         self.found, self.counted = await self.frontier.totals()
         await self.sink.counts(self.found, self.counted)
         while rows := await self.frontier.next_level(budget_left=self.counted < self.plan.max_pages):
             with _one_error():
                 await self._level(rows)
+
+    async def _begin(self) -> None:
+        """Queue the start page and what the sitemaps list, once a job."""
+        start = canonical(self.plan.url)
+        begun = await self.frontier.begun()
+        named = await self.frontier.unread() if begun else self.plan.sitemaps
+        if begun and not named:
+            return
+        seeds = Seeds()
+        if named:
+            sitemaps = Sitemaps(
+                self.fetcher,
+                self.robots,
+                self.settings,
+                gate=partial(self._gate, anywhere=True),
+                in_scope=self.bounds.scope.__contains__,
+                checkpoint=self.checkpoint,
+            )
+            most = self.plan.max_pages + self.settings.max_queued
+            seeds = await sitemaps.read(named, start, wanted=self.bounds.wanted, most=most)
+        await self.frontier.begin(start, list(seeds.urls), seeds.failures, cut=seeds.cut)
+
+    async def _gate(self, url: str, *, anywhere: bool) -> timedelta | None:
+        """Refuse a hop out of the scope, to what the globs leave out unless `anywhere`, and where robots.txt says no."""
+        if url not in self.bounds.scope:
+            raise PageLeftScope(f"The page redirects to `{origin(url).host}`, out of the allowed domains.")
+        if not anywhere and not self.bounds.wanted(url):
+            raise PageExcluded
+        accept = None if self.plan.accept_crawl_delay is None else timedelta(seconds=self.plan.accept_crawl_delay)
+        return await self.robots.admit(url, accept)
 
     async def _level(self, rows: Sequence[Row]) -> None:
         depth = rows[0].depth
@@ -159,27 +268,29 @@ class _Run:
 
     async def _acquire(self, row: Row, reached: frozenset[str]) -> None:
         """Request a page and make its answer durable."""
-        accept = None if self.plan.accept_crawl_delay is None else timedelta(seconds=self.plan.accept_crawl_delay)
         counted = False
 
         def sent() -> None:
             nonlocal counted
             counted = True
 
-        async def gate(url: str) -> timedelta | None:
-            if url not in self.scope:
-                raise PageLeftScope(f"The page redirects to `{origin(url).host}`, out of the allowed domains.")
-            return await self.robots.admit(url, accept)
-
         try:
             if row.url in reached:
                 raise PageDuplicate
-            answer = Answer(counted=True, fetched=await self.fetcher.fetch(row.url, gate=gate, sent=sent))
+            known = await self._known(row.url)
+            gate = partial(self._gate, anywhere=row.number == _START)
+            fetched = await self.fetcher.fetch(row.url, gate=gate, sent=sent, validators=known.validators if known else None)
+            answer = Answer(counted=True, fetched=fetched)
         except ShieldError as error:
+            if not blames_content(error):
+                raise
             answer = Answer(counted, error=error)
         await self.frontier.store(row.number, answer)
         self.undecided -= 1
         self.counted += answer.counted
+
+    async def _known(self, url: str) -> Known | None:
+        return None if self.revisits is None or self.plan.refresh else await self.revisits.known(url)
 
     async def _hand_over(self, row: Row, *, follow: bool) -> None:
         """Give a stored answer to the sink, then end the page. The sink goes first: it may see a page again, never miss one."""
@@ -187,13 +298,12 @@ class _Run:
         error = answer.error
         if answer.fetched is not None:
             try:
-                links = await self.sink.page(row.number, answer.fetched)
+                self.found += await self._take(row, answer.fetched, follow=follow)
             except ShieldError as raised:
-                if not _about_the_page(raised):
+                if not blames_content(raised):
                     raise
                 error = raised
             else:
-                self.found += await self.frontier.done(row.number, self._links(links), follow=follow)
                 return
         assert error is not None  # noqa: S101 -- an answer without content has an error
         if isinstance(error, _SKIPS):
@@ -202,24 +312,57 @@ class _Run:
             await self.sink.failed(row.number, row.url, error, answer.counted)
         await self.frontier.finish(row.number, SKIPPED if isinstance(error, _SKIPS) else FAILED, error)
 
-    def _links(self, links: Sequence[str]) -> list[str]:
-        """The first `max_links` distinct addresses in scope, canonical."""
+    async def _take(self, row: Row, fetched: Fetched, *, follow: bool) -> int:
+        """Keep or store what a page gave, then end it; how many new pages it leads to."""
+        known = await self._known(row.url)
+        if known is not None and known.holds(fetched):
+            await self._refuse_twin(row, fetched, known.content)
+            if await self.sink.unchanged(row.number, fetched, known):
+                return await self._done(row, fetched, known.content, known.document, known, follow=follow)
+        if fetched.status == NOT_MODIFIED:
+            raise DocumentDeleting("The page did not change, but its document was replaced or deleted while the site was crawled.")
+        page = await self.sink.read(row.number, fetched)
+        content = await asyncio.to_thread(self._content, fetched, page)
+        await self._refuse_twin(row, fetched, content)
+        document = await self.sink.store(row.number, fetched, page)
+        return await self._done(row, fetched, content, document, None, follow=follow)
+
+    async def _refuse_twin(self, row: Row, fetched: Fetched, content: Content) -> None:
+        if await self.frontier.twin(row.number, fetched.final_url, content):
+            raise PageDuplicate("The page says the same as another one, and one names the other as its canonical address.")
+
+    async def _done(
+        self, row: Row, fetched: Fetched, content: Content, document: tuple[UUID, int], known: Known | None, *, follow: bool
+    ) -> int:
+        remember = None
+        if self.revisits is not None:
+            remember = partial(self.revisits.remember, fetched=fetched, content=content, document=document, known=known)
+        return await self.frontier.done(row.number, content, follow=follow, remember=remember)
+
+    def _content(self, fetched: Fetched, page: Page) -> Content:
+        """What of a page matters to the crawl; its links are the first `max_links` distinct addresses that are wanted, canonical."""
         kept: dict[str, None] = {}
-        for link in links[: _LINKS_EXAMINED * self.settings.max_links]:
-            try:
-                url = canonical(link)
-            except UrlInvalid:
-                continue
-            if url in self.scope:
+        examined = _LINKS_EXAMINED * self.settings.max_links
+        for link in page.links[:examined]:
+            url = _canonical(link)
+            if url is not None and self.bounds.wanted(url):
                 kept[url] = None
             if len(kept) == self.settings.max_links:
                 break
-        return list(kept)
+        own = _canonical(page.converted.canonical)
+        return Content(
+            links=list(kept),
+            cut=len(kept) == self.settings.max_links or len(page.links) >= examined,
+            canonical=own if own != fetched.final_url else None,
+            text_hash=page.text_hash,
+        )
 
 
-def _about_the_page(error: ShieldError) -> bool:
-    """Whether an error of the sink is this page's outcome, and not the trouble of a dependency or of the job."""
-    return isinstance(error, DependencyRejected) or error.code.partition(".")[0] in _PAGE_AREAS
+def _canonical(link: str) -> str | None:
+    try:
+        return canonical(link) if link else None
+    except UrlInvalid:
+        return None
 
 
 @contextmanager

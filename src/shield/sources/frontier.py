@@ -3,7 +3,8 @@
 A page's number is given when it is discovered, in the order (depth, parent's number, link position), and pages are finished
 strictly by number, so the numbers are the same however fast the requests end and wherever a run was killed. States go
 `queued -> fetched -> done | failed | skipped`: `fetched` means that the answer is known and durable (the body, compressed, or
-the error), but not yet handed over. A page and the links it brings become `done` and `queued` in one transaction.
+the error), but not yet handed over. A page and the links it brings become `done` and `queued` in one transaction, and so do the
+start page and the pages that sitemaps list. A sitemap that could not be read has a row too, at depth -1: it is told, never counted.
 
 Every write is one transaction that holds the job's fence: a run that lost its lease writes nothing. SQL lives only here.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.message import Message
@@ -29,6 +30,12 @@ from shield.errors import PageDuplicate, ShieldError, from_code
 from shield.sources.fetch import Fetched
 
 QUEUED, FETCHED, DONE, SKIPPED, FAILED = "queued", "fetched", "done", "skipped", "failed"
+SITEMAP = -1
+"""The depth of sitemaps' rows."""
+_BATCH = 1000
+
+
+Remember = Callable[[AsyncConnection], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,19 @@ class Row:
     depth: int
     fetched: bool
     """Its answer is stored already."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a page that was stored says, as far as a crawl cares."""
+
+    links: Sequence[str] = ()
+    """Canonical, in scope, in their order."""
+    cut: bool = False
+    """It has more links than a crawl follows."""
+    canonical: str | None = None
+    """The address it names as its own, if another."""
+    text_hash: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,31 +80,75 @@ class Frontier:
         self._fence = fence
         self._max_rows = max_pages + max_queued
 
-    async def begin(self, url: str) -> None:
-        """Queue the start page, unless an earlier run did."""
+    async def begun(self) -> bool:
+        """Whether an earlier run queued the start page, or a retry adopted one."""
+        async with self._read() as connection:
+            return (await connection.execute(select(pages.c.number).where(self._mine()).limit(1))).first() is not None
+
+    async def unread(self) -> list[str]:
+        """Sitemaps that the retried job could not read."""
+        query = select(pages.c.url).where(self._mine(), pages.c.depth == SITEMAP, pages.c.state == QUEUED).order_by(pages.c.number)
+        async with self._read() as connection:
+            return list((await connection.execute(query)).scalars())
+
+    async def begin(
+        self, url: str, seeds: Sequence[str] = (), failures: Mapping[str, ShieldError] | None = None, *, cut: bool = False
+    ) -> None:
+        """Queue the start page, what sitemaps gave beside it, and tell which could not be read.
+
+        With pages queued already, only the rest is added: a retry has read the sitemaps that failed before.
+        """
         async with self._write() as connection:
-            values = {"job_id": self._job_id, "number": 1, "url": url, "depth": 0}
-            await connection.execute(insert(pages).values(values).on_conflict_do_nothing())
+            start = {"job_id": self._job_id, "number": 1, "url": url, "depth": 0}
+            await connection.execute(insert(pages).values(start).on_conflict_do_nothing())
+            if cut:
+                await connection.execute(update(pages).where(self._page(1)).values(cut=True))
+            last = (await connection.execute(select(func.max(pages.c.number)).where(self._mine()))).scalar_one()
+            told = {name: (FETCHED, error.code, _storable(error.message)) for name, error in (failures or {}).items()}
+            again = and_(self._mine(), pages.c.depth == SITEMAP, pages.c.state == QUEUED)
+            for name in (await connection.execute(select(pages.c.url).where(again))).scalars().all():
+                state, code, message = told.pop(name, (DONE, None, None))
+                await connection.execute(update(pages).where(again, pages.c.url == name).values(state=state, code=code, message=message))
+            found = {name: (SITEMAP, *how) for name, how in told.items()} | dict.fromkeys(seeds, (0, QUEUED, None, None))
+            among = any_(literal(list(found), ARRAY(Text)))
+            known = set((await connection.execute(select(pages.c.url).where(self._mine(), pages.c.url == among))).scalars())
+            fresh = [(name, how) for name, how in found.items() if name not in known][: max(0, self._max_rows - last)]
+            for at in range(0, len(fresh), _BATCH):
+                rows = [
+                    {
+                        "job_id": self._job_id,
+                        "number": last + i,
+                        "url": name,
+                        "depth": depth,
+                        "state": state,
+                        "code": code,
+                        "message": message,
+                    }
+                    for i, (name, (depth, state, code, message)) in enumerate(fresh[at : at + _BATCH], start=at + 1)
+                ]
+                await connection.execute(insert(pages), rows)
 
     async def adopt(self, old_job: UUID) -> None:
         """Take over what an earlier job finished, unless this one has pages already: the rest is queued again, under its numbers."""
         kept = or_(pages.c.state == DONE, and_(pages.c.state == SKIPPED, pages.c.code == PageDuplicate.code))
         same = ["number", "url", "depth", "parent", "position"]
-        told = ["status_code", "final_url", "content_type", "etag", "last_modified", "links", "code", "message", "fetched_at"]
+        told = ["status_code", "final_url", "content_type", "etag", "last_modified", "links", "canonical", "text_hash"]
+        told += ["code", "message", "fetched_at"]
         mine = pages.alias()
         old = select(
             literal(self._job_id, Uuid),
             case((kept, pages.c.state), else_=QUEUED),
             and_(kept, pages.c.counted),
+            and_(or_(kept, pages.c.number == 1), pages.c.cut),
             *(pages.c[name] for name in same),
             *(case((kept, pages.c[name])) for name in told),
         ).where(pages.c.job_id == old_job, ~exists().where(mine.c.job_id == self._job_id))
         async with self._write() as connection:
-            await connection.execute(insert(pages).from_select(["job_id", "state", "counted", *same, *told], old))
+            await connection.execute(insert(pages).from_select(["job_id", "state", "counted", "cut", *same, *told], old))
 
     async def totals(self) -> tuple[int, int]:
         """How many pages are known, and how many count as requested."""
-        query = select(func.count(), func.count().filter(pages.c.counted)).where(self._mine())
+        query = select(func.count(), func.count().filter(pages.c.counted)).where(self._mine(), pages.c.depth > SITEMAP)
         async with self._read() as connection:
             found, counted = (await connection.execute(query)).one()
         return int(found), int(counted)
@@ -119,7 +183,11 @@ class Frontier:
                 "body": await asyncio.to_thread(zlib.compress, got.body, 6),
             }
         if answer.error is not None:
-            values |= {"code": answer.error.code, "message": _storable(answer.error.message)}
+            values |= {
+                "code": answer.error.code,
+                "message": _storable(answer.error.message),
+                "status_code": answer.error.details.get("status"),
+            }
         async with self._write() as connection:
             await connection.execute(update(pages).where(self._page(number), pages.c.state == QUEUED).values(values))
 
@@ -134,7 +202,8 @@ class Frontier:
         async with self._read() as connection:
             row = (await connection.execute(query)).one()
         if row.code is not None:
-            return Answer(row.counted, error=from_code(row.code, row.message))
+            known = {} if row.status_code is None else {"status": row.status_code}
+            return Answer(row.counted, error=from_code(row.code, row.message, **known))
         if row.twin:
             return Answer(row.counted, error=PageDuplicate())
         kind, charset = _split_type(row.content_type or "")
@@ -159,12 +228,29 @@ class Frontier:
         async with self._write() as connection:
             await connection.execute(update(pages).where(self._page(number), pages.c.state == FETCHED).values(values))
 
-    async def done(self, number: int, links: Sequence[str], *, follow: bool) -> int:
-        """End a page, erase its body, keep its links and queue the new ones among them; how many were new."""
+    async def twin(self, number: int, final_url: str, content: Content) -> bool:
+        """Whether a lower-numbered page says the same, and one of the two names the other, or both the same, as its canonical address."""
+        if content.text_hash is None:
+            return False
+        other = [pages.c.final_url, pages.c.canonical] if content.canonical else []
+        names = or_(pages.c.canonical == final_url, *(column == content.canonical for column in other))
+        same = and_(self._mine(), pages.c.number < number, pages.c.state == DONE, pages.c.text_hash == content.text_hash, names)
+        async with self._read() as connection:
+            return (await connection.execute(select(pages.c.number).where(same).limit(1))).first() is not None
+
+    async def done(self, number: int, content: Content, *, follow: bool, remember: Remember | None = None) -> int:
+        """End a page, erase its body, keep its links and queue the new ones among them; how many were new.
+
+        `remember` writes in the same transaction.
+        """
+        ended = {"state": DONE, "body": None, "links": list(content.links), "canonical": content.canonical, "text_hash": content.text_hash}
         async with self._write() as connection:
             moved = update(pages).where(self._page(number), pages.c.state == FETCHED)
-            depth = (await connection.execute(moved.values(state=DONE, body=None, links=list(links)).returning(pages.c.depth))).scalar_one()
-            return await self._queue(connection, number, depth + 1, links) if follow and links else 0
+            cut = or_(pages.c.cut, literal(content.cut))
+            depth = (await connection.execute(moved.values(**ended, cut=cut).returning(pages.c.depth))).scalar_one()
+            if remember is not None:
+                await remember(connection)
+            return await self._queue(connection, number, depth + 1, content.links) if follow and content.links else 0
 
     async def _queue(self, connection: AsyncConnection, parent: int, depth: int, links: Sequence[str]) -> int:
         among = any_(literal(list(links), ARRAY(Text)))

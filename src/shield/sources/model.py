@@ -47,6 +47,8 @@ class Converted:
     """Name and version of what made it, e.g. `docling 2.142.0 heuristic`; part of the content hash."""
     links: tuple[str, ...] = ()
     """Absolute outgoing links in their order (HTML only)."""
+    canonical: str = ""
+    """The absolute address that a page names as its own (HTML only)."""
     warnings: tuple[str, ...] = ()
 
     @property

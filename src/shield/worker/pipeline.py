@@ -7,6 +7,7 @@ document's own fault is becomes its outcome; what a dependency's fault is ends t
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,15 +23,18 @@ from shield.jobs.repository import JobRepository
 from shield.knowledge.bases import Bases
 from shield.knowledge.deletion import Deletion
 from shield.knowledge.graph.steps import steps_of_job
+from shield.knowledge.keeping import keep, recipe
 from shield.knowledge.library import Library
-from shield.knowledge.model import KnowledgeBase
-from shield.sources.crawl import Crawler, CrawlPlan
+from shield.knowledge.model import KnowledgeBase, Stored
+from shield.sources.crawl import Crawler, CrawlPlan, Page
 from shield.sources.fetch import Fetched, Fetcher
 from shield.sources.files.convert import Converter
 from shield.sources.model import Converted, Source
+from shield.sources.revisit import Known
 from shield.sources.uploads import Uploads
 from shield.worker.context import Completed, Ending, Failed, JobContext, Parked
 from shield.worker.tally import Tally
+from shield.worker.vanishing import Vanishing
 
 _HTML = frozenset({"text/html", "application/xhtml+xml"})
 
@@ -63,20 +67,19 @@ class CrawlHandler:
         """Crawl, or go on where an earlier run stopped."""
         base = await self._tools.bases.by_id(context.job.knowledge_base_id)
         tally = await Tally.of(self._tools.jobs, context.job.id)
+        vanishing = Vanishing(self._tools.engine, self._tools.deletion, context, base, tally)
         if context.stage is not Stage.GRAPH:
             if not tally.outcomes and context.job.retry_of is not None:
                 await _take_over(self._tools, context, tally)
-            spec = context.job.spec
-            plan = CrawlPlan(
-                url=spec["url"],
-                max_pages=spec["max_pages"],
-                max_depth=spec["max_depth"],
-                allowed_domains=tuple(spec["allowed_domains"]),
-                accept_crawl_delay=spec.get("accept_crawl_delay"),
-            )
+            plan = _plan(context.job.spec, recipe(base, self._tools.converter.recipe, _metadata(context)))
             await context.progress(stage=Stage.ACQUIRE)
             crawler = self._by_principal.get(context.job.principal, self._crawler)
             await crawler.run(context.claim, plan, _Pages(self._tools, context, base, tally, plan), context.checkpoint)
+            if context.job.spec.get("remove_vanished"):
+                await context.progress(stage=Stage.DELETE)
+                await vanishing.plan(crawler, plan)
+        if await vanishing.remove():
+            return Parked(Stage.GRAPH)
         return await _close(self._tools, context, base, tally)
 
 
@@ -90,33 +93,30 @@ class _Pages:
         self._tally = tally
         self._plan = plan
 
-    async def page(self, number: int, fetched: Fetched) -> tuple[str, ...]:
-        """Convert and store one page; its links."""
+    async def read(self, number: int, fetched: Fetched) -> Page:
+        """Convert one page."""
         converted = await convert(self._tools.converter, fetched)
         if not converted.blocks:
-            await self._record(number, fetched.final_url, error=PageEmpty(), size=len(fetched.body))
-            return converted.links
+            raise PageEmpty
+        return Page(converted, converted.links, hashlib.sha256(converted.text.encode("utf-8", "replace")).hexdigest())
+
+    async def store(self, number: int, fetched: Fetched, page: Page) -> tuple[UUID, int]:
+        """Store one page."""
         source = Source(
-            uri=fetched.final_url,
-            kind="web",
-            metadata=self._context.job.spec.get("metadata") or {},
-            fetched_at=fetched.fetched_at,
-            bytes=len(fetched.body),
+            uri=fetched.final_url, kind="web", metadata=_metadata(self._context), fetched_at=fetched.fetched_at, bytes=len(fetched.body)
         )
-        stored = await self._tools.library.put(self._base, source, converted, job=_fence(self._context))
-        await self._record_outcome(
-            DocumentOutcome(
-                number=number,
-                source=source.uri,
-                status=OutcomeStatus.STORED if stored.changed else OutcomeStatus.UNCHANGED,
-                counted=True,
-                document_id=stored.document_id,
-                revision=stored.revision,
-                chunks=stored.chunks,
-                bytes=source.bytes,
-            )
-        )
-        return converted.links
+        stored = await self._tools.library.put(self._base, source, page.converted, job=_fence(self._context))
+        await self._stored(number, fetched, stored)
+        return stored.document_id, stored.revision
+
+    async def unchanged(self, number: int, fetched: Fetched, known: Known) -> bool:
+        """Keep the document of a page that is as it was."""
+        fence = _fence(self._context)
+        kept = await keep(self._tools.engine, self._base, known.document_id, known.revision, fetched.fetched_at, fence)
+        if kept is None:
+            return False
+        await self._stored(number, fetched, kept)
+        return True
 
     async def failed(self, number: int, url: str, error: ShieldError, counted: bool) -> None:
         """The page gave nothing."""
@@ -131,18 +131,25 @@ class _Pages:
         goal = max(1, min(found, self._plan.max_pages))
         await self._context.progress(pages_found=found, pages_fetched=fetched, percentage=90.0 * min(1.0, len(self._tally.outcomes) / goal))
 
+    async def _stored(self, number: int, fetched: Fetched, stored: Stored) -> None:
+        await self._record_outcome(
+            DocumentOutcome(
+                number=number,
+                source=fetched.final_url,
+                status=OutcomeStatus.STORED if stored.changed else OutcomeStatus.UNCHANGED,
+                counted=True,
+                document_id=stored.document_id,
+                revision=stored.revision,
+                chunks=stored.chunks,
+                bytes=len(fetched.body),
+            )
+        )
+
     async def _record(
-        self,
-        number: int,
-        url: str,
-        *,
-        error: ShieldError,
-        counted: bool = True,
-        status: OutcomeStatus = OutcomeStatus.FAILED,
-        size: int = 0,
+        self, number: int, url: str, *, error: ShieldError, counted: bool, status: OutcomeStatus = OutcomeStatus.FAILED
     ) -> None:
         await self._record_outcome(
-            DocumentOutcome(number=number, source=url, status=status, counted=counted, code=error.code, message=error.message, bytes=size)
+            DocumentOutcome(number=number, source=url, status=status, counted=counted, code=error.code, message=error.message)
         )
 
     async def _record_outcome(self, outcome: DocumentOutcome) -> None:
@@ -257,6 +264,26 @@ async def convert(converter: Converter, fetched: Fetched) -> Converted:
         return await converter.extract_html(fetched.body, fetched.final_url, fetched.charset)
     name = unquote(urlsplit(fetched.final_url).path.rpartition("/")[2]) or "page"
     return await converter.convert(fetched.body, name, kind or None)
+
+
+def _plan(spec: dict[str, Any], recipe: str) -> CrawlPlan:
+    """A job's spec as the crawler takes it; jobs from before a field existed have its default."""
+    return CrawlPlan(
+        url=spec["url"],
+        max_pages=spec["max_pages"],
+        max_depth=spec["max_depth"],
+        allowed_domains=tuple(spec["allowed_domains"]),
+        sitemaps=tuple(spec.get("sitemaps") or ()),
+        include=tuple(spec.get("include") or ()),
+        exclude=tuple(spec.get("exclude") or ()),
+        accept_crawl_delay=spec.get("accept_crawl_delay"),
+        recipe=recipe,
+        refresh=bool(spec.get("refresh")),
+    )
+
+
+def _metadata(context: JobContext) -> dict[str, Any]:
+    return context.job.spec.get("metadata") or {}
 
 
 def _fence(context: JobContext) -> JobFence:

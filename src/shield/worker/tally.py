@@ -40,7 +40,7 @@ class Tally:
         """Values for `Progress`."""
         good = [outcome for outcome in self.outcomes.values() if outcome.status in _GOOD]
         return {
-            "documents": len(good),
+            "documents": sum(outcome.status is not OutcomeStatus.DELETED for outcome in good),
             "chunks": sum(outcome.chunks for outcome in good),
             "failed": self.failed,
             "bytes": sum(outcome.bytes for outcome in self.outcomes.values()),

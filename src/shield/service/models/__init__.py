@@ -15,7 +15,15 @@ from shield.service.models.catalogue import (
     KnowledgeBaseList,
     KnowledgeBaseView,
 )
-from shield.service.models.ingest import Budget, CrawlSpec, DocumentSpec, IngestRequest, UploadCreate, UploadView
+from shield.service.models.collections import (
+    CollectionCheck,
+    CollectionList,
+    CollectionView,
+    KnowledgeBaseCheck,
+    RebuildRequest,
+    ReindexRequest,
+)
+from shield.service.models.ingest import Budget, CrawlSpec, DocumentSpec, Glob, IngestRequest, Sitemap, UploadCreate, UploadView
 from shield.service.models.jobs import ErrorView, JobAccepted, JobList, JobView, OutcomeView, ProgressView
 from shield.service.models.keys import KeyCreate, KeyCreated, KeyList, KeyRotate, KeyView
 from shield.service.models.search import (
@@ -38,6 +46,9 @@ __all__ = [
     "Answer",
     "Budget",
     "Citation",
+    "CollectionCheck",
+    "CollectionList",
+    "CollectionView",
     "CrawlSpec",
     "DependencyHealth",
     "DocumentList",
@@ -49,6 +60,7 @@ __all__ = [
     "FilterInput",
     "FindRequest",
     "FindResult",
+    "Glob",
     "Health",
     "IdempotencyKey",
     "IngestRequest",
@@ -62,6 +74,7 @@ __all__ = [
     "KeyList",
     "KeyRotate",
     "KeyView",
+    "KnowledgeBaseCheck",
     "KnowledgeBaseCreate",
     "KnowledgeBaseHash",
     "KnowledgeBaseList",
@@ -76,7 +89,10 @@ __all__ = [
     "ProgressView",
     "QueryRequest",
     "RangeFilter",
+    "RebuildRequest",
+    "ReindexRequest",
     "RelationView",
+    "Sitemap",
     "SourceName",
     "StoreRequest",
     "StoreResult",

@@ -10,6 +10,9 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from shield.service.models.base import Input, KbName, Metadata, Model, Number, SourceName, Url, Whole
 
+Sitemap = Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=r"^(auto|https?://.+)$")]
+Glob = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[/*]")]
+
 
 class CrawlSpec(Input):
     """Crawl a web site, beginning at `url`."""
@@ -22,13 +25,23 @@ class CrawlSpec(Input):
     max_pages: Whole = Field(50, ge=1, le=10_000)
     """Most pages requested."""
     max_depth: Whole = Field(3, ge=0, le=20)
-    """Most links from the start page."""
+    """Most links from the start page, or from a page that a sitemap lists."""
     allowed_domains: list[Annotated[str, StringConstraints(max_length=253)]] = Field(default_factory=list, max_length=50)
     """Hosts that may be visited; default: the start page's host."""
+    sitemaps: list[Sitemap] = Field(default_factory=list, max_length=10)
+    """Begin with the pages of these sitemaps, too: `auto` for those the site names itself, or addresses."""
+    include: list[Glob] = Field(default_factory=list, max_length=50)
+    """Follow only links whose path matches one of these globs: `*` within a segment, `**` across, such as `/docs/**`."""
+    exclude: list[Glob] = Field(default_factory=list, max_length=50)
+    """Never request links whose path matches one of these globs; with `?` in a glob the query counts, too."""
     render: Literal["http", "browser", "auto"] = "http"
     """How pages are read; `browser` needs a worker with Chromium."""
     accept_crawl_delay: Number | None = Field(None, ge=0, le=3600)
     """Longest pause between pages, in seconds, that robots.txt may ask for."""
+    refresh: bool = Field(False, strict=True)
+    """Fetch and convert every page anew, even if the site says that it did not change since the last crawl."""
+    remove_vanished: bool = Field(False, strict=True)
+    """After a crawl that saw the whole site, remove the documents of pages that are no longer there."""
     metadata: Metadata = Field(default_factory=dict, max_length=32)
     """Stored with each document, to filter by."""
 

@@ -59,7 +59,7 @@ def perform(request: dict[str, Any], content: bytes, prepared: Prepared, pages: 
     """Convert one file or page; `pages` is told their number as soon as it is known.
 
     Returns:
-        blocks as `[kind, text, level, page]`, title, mime, pages, converter, links, warnings; or `error`, `message`, `details`.
+        blocks as `[kind, text, level, page]`, title, mime, pages, converter, links, canonical, warnings; or `error`, `message`, `details`.
     """
     limits = Limits(**request["limits"])
     try:
@@ -76,8 +76,9 @@ def perform(request: dict[str, Any], content: bytes, prepared: Prepared, pages: 
 
 def _page(request: dict[str, Any], content: bytes, limits: Limits, prepared: Prepared) -> dict[str, Any]:
     extractor = prepared.extractor or webpage.Extractor()
-    blocks, title, links = extractor.extract(content, request["url"], request["charset"], limits)
-    return _answer(blocks, limits, title=title, mime=Kind.HTML.mime, library="crawl4ai", links=links)
+    page = extractor.extract(content, request["url"], request["charset"], limits)
+    answer = _answer(page.blocks, limits, title=page.title, mime=Kind.HTML.mime, library="crawl4ai", links=page.links)
+    return {**answer, "canonical": page.canonical}
 
 
 def _file(request: dict[str, Any], content: bytes, limits: Limits, prepared: Prepared, pages: Callable[[int], None]) -> dict[str, Any]:
@@ -163,16 +164,25 @@ def _answer(
         raise DocumentEmpty
     if sum(len(block.text.encode("utf-8", "replace")) for block in blocks) > limits.max_text_bytes:
         raise DocumentTooLarge("The file yields more text than allowed.", limit=limits.max_text_bytes)
-    name = f"{library} {importlib.metadata.version(LIBRARIES[library])}" if library else "text"
     return {
         "blocks": [[str(block.kind), text.storable(block.text), block.level, block.page] for block in blocks],
         "title": " ".join(text.storable(title).split())[:500],
         "mime": mime,
         "pages": pages,
-        "converter": f"{name}{' heuristic' if mime == Kind.PDF.mime else ''} shield {REVISION}",
+        "converter": f"{_made_by(library)}{' heuristic' if mime == Kind.PDF.mime else ''} shield {REVISION}",
         "links": links or [],
+        "canonical": "",
         "warnings": list(warnings),
     }
+
+
+def _made_by(library: str | None) -> str:
+    return f"{library} {importlib.metadata.version(LIBRARIES[library])}" if library else "text"
+
+
+def recipe() -> str:
+    """Everything that may change what a file or page is turned into: equal recipes give equal blocks."""
+    return ", ".join((*(_made_by(library) for library in LIBRARIES), f"shield {REVISION}"))
 
 
 def inspect() -> dict[str, Any]:

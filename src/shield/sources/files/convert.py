@@ -36,6 +36,13 @@ class Converter:
         self._files = Lane(settings, scratch)
         self._pages = Lane(settings, scratch)
 
+    @property
+    def recipe(self) -> str:
+        """Everything that may change what the same bytes are turned into."""
+        from shield.sources.files.child import recipe
+
+        return recipe()
+
     async def convert(self, content: bytes, filename: str, mime: str | None = None) -> Converted:
         """Convert a file of any kind that is read.
 
@@ -99,6 +106,7 @@ def _believe(answer: dict[str, Any]) -> Converted:
             pages=None if pages is None else int(pages),
             converter=storable(answer["converter"]),
             links=tuple(storable(link) for link in answer["links"]),
+            canonical=storable(answer["canonical"]),
             warnings=tuple(storable(warning) for warning in answer["warnings"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

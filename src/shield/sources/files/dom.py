@@ -95,6 +95,13 @@ def links(root: Any, url: str) -> list[str]:
     return list(found)
 
 
+def canonical(root: Any, url: str) -> str:
+    """The absolute address that the page names as its own (`<link rel=canonical>`); empty if it names none, or several."""
+    links = [link for link in root.iter("link") if "canonical" in (link.get("rel") or "").lower().split()]
+    named = {_join(url, link.get("href")) for link in links}
+    return named.pop() or "" if len(named) == 1 else ""
+
+
 def _join(base: str, href: str | None) -> str | None:
     if href is None:
         return None

@@ -7,6 +7,7 @@ words, everything but navigation is taken instead. Title and links come from the
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 from shield.errors import DocumentEmpty, PageEmpty, PageNeedsBrowser
@@ -16,6 +17,17 @@ from shield.sources.model import Block
 
 KEEP = 0.5
 """Least share of a page's words that the filter may keep."""
+
+
+@dataclass(frozen=True)
+class WebPage:
+    """What a page holds."""
+
+    blocks: list[Block]
+    title: str
+    links: list[str]
+    canonical: str
+    """The address it names as its own."""
 
 
 class Extractor:
@@ -34,8 +46,8 @@ class Extractor:
             markdown_generator=_pruning(),
         )
 
-    def extract(self, body: bytes, url: str, charset: str | None, limits: Limits) -> tuple[list[Block], str, list[str]]:
-        """Blocks, title and links of a page.
+    def extract(self, body: bytes, url: str, charset: str | None, limits: Limits) -> WebPage:
+        """Read a page.
 
         Raises:
             PageEmpty, PageNeedsBrowser: there is no text, or none without JavaScript.
@@ -45,7 +57,7 @@ class Extractor:
             root = dom.parse(body, charset, limits)
         except DocumentEmpty as error:
             raise PageEmpty from error
-        title, links = dom.title(root), dom.links(root, url)
+        title, links, canonical = dom.title(root), dom.links(root, url), dom.canonical(root, url)
         scripted = root.find(".//script") is not None
         whole = dom.serialize(root)
         dom.drop_furniture(root)
@@ -54,7 +66,7 @@ class Extractor:
         blocks = dom.html_blocks(asyncio.run(self._content(dom.serialize(root), url, limits)), limits)
         if not blocks:
             raise PageNeedsBrowser if scripted else PageEmpty
-        return blocks, title, links
+        return WebPage(blocks, title, links, canonical)
 
     async def _content(self, html: str, url: str, limits: Limits) -> Any:
         self._config.base_url = url

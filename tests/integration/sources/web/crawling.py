@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,8 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from shield.database.tables import crawl_pages, jobs
 from shield.errors import ShieldError
 from shield.jobs.model import Claim, Job, JobId, JobKind, Priority, Progress, Stage, Status, WorkerId
-from shield.sources.crawl import Crawler, CrawlPlan
+from shield.sources.crawl import Crawler, CrawlPlan, Page
 from shield.sources.fetch import Fetched, create_fetcher
+from shield.sources.model import Converted
+from shield.sources.revisit import Known
 from shield.sources.urls import join
 from tests.integration.sources.web.conftest import web_settings
 from tests.peers.site import Site
@@ -36,16 +40,23 @@ class Sink:
     bodies: dict[str, bytes] = field(default_factory=dict)
     at_page: Callable[[int], None] = lambda _: None
 
-    async def page(self, number: int, fetched: Fetched) -> Sequence[str]:
+    async def read(self, number: int, fetched: Fetched) -> Page:
         self.at_page(number)
         error = self.raises.get(fetched.final_url.partition("//")[2].partition("/")[2])
         if error is not None:
             raise error
+        return Page(Converted((), canonical=canonical_of(fetched)), self.links(fetched), hashlib.sha256(fetched.body).hexdigest())
+
+    async def store(self, number: int, fetched: Fetched, page: Page) -> tuple[UUID, int]:
         self.pages.append((number, fetched.url))
         self.bodies[fetched.url] = fetched.body
-        if not fetched.body.strip() or not fetched.content_type.startswith("text/html"):
-            return []
-        return list(links_of(fetched))
+        return UUID(int=number), 1
+
+    async def unchanged(self, number: int, fetched: Fetched, known: Known) -> bool:
+        raise AssertionError("nothing is remembered here")
+
+    def links(self, fetched: Fetched) -> Sequence[str]:
+        return links_of(fetched)
 
     async def failed(self, number: int, url: str, error: ShieldError, counted: bool) -> None:
         self.bad.append(("failed", number, url, error.code, counted))
@@ -60,8 +71,17 @@ class Sink:
         return {"/" + url.split("/", 3)[3]: code for _, _, url, code, _ in self.bad}
 
 
+def canonical_of(fetched: Fetched) -> str:
+    """The address that a page names as its own."""
+    named = re.search(rb'<link rel="canonical" href="([^"]+)"', fetched.body)
+    return join(fetched.final_url, named[1].decode()) if named else ""
+
+
 def links_of(fetched: Fetched) -> Sequence[str]:
+    """The links of an HTML page."""
     found: list[str] = []
+    if not fetched.body.strip() or not fetched.content_type.startswith("text/html"):
+        return found
     for element in lxml.html.fromstring(fetched.body).iter("a"):
         with contextlib.suppress(ShieldError):
             found.append(join(fetched.final_url, element.get("href") or ""))

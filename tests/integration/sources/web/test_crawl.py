@@ -230,8 +230,8 @@ async def test_a_retry_starts_from_what_the_old_job_finished(engine: AsyncEngine
 
 async def test_hostile_headers_and_links_reach_the_database_clean(engine: AsyncEngine) -> None:
     class Rude(Sink):
-        async def page(self, number: int, fetched: Fetched) -> Sequence[str]:
-            if number > 1:
+        def links(self, fetched: Fetched) -> Sequence[str]:
+            if fetched.url.endswith("/b"):
                 raise DocumentEmpty("nul \0 and \ud800 surrogate")
             return ["http://127.0.0.1/\0", "\ud800", "/relative", f"{site.url}/a\udfff", *[f"{site.url}/x?{'y' * 5000}"], f"{site.url}/b"]
 
@@ -251,7 +251,7 @@ async def test_a_large_body_survives_the_way_through_the_table(engine: AsyncEngi
         seen: list[Fetched] = []
 
         class Keep(Sink):
-            async def page(self, number: int, fetched: Fetched) -> Sequence[str]:
+            def links(self, fetched: Fetched) -> Sequence[str]:
                 seen.append(fetched)
                 return []
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from uuid import UUID
 
 import pytest
@@ -14,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from shield.database.tables import jobs
 from shield.errors import JobCancelled, LeaseLost
 from shield.jobs.model import Claim
-from shield.sources.crawl import Crawler, CrawlPlan
+from shield.sources.crawl import Crawler, CrawlPlan, Page
 from shield.sources.fetch import Fetched, create_fetcher
 from tests.integration.sources.web.conftest import web_settings
 from tests.integration.sources.web.crawling import Sink, a_claim, a_job, crawl, no_checkpoint, table
@@ -114,11 +113,11 @@ class TestCrashes:
                 taken.append(asyncio.create_task(a_claim(engine, job)))
 
         class Slow(Sink):
-            async def page(self, number: int, fetched: Fetched) -> Sequence[str]:
-                links = await super().page(number, fetched)
+            async def store(self, number: int, fetched: Fetched, page: Page) -> tuple[UUID, int]:
+                document = await super().store(number, fetched, page)
                 if taken:
                     await taken[0]
-                return links
+                return document
 
         with pytest.raises(LeaseLost):
             await crawl(engine, tree, Slow(at_page=take_over), self._plan(tree), job)

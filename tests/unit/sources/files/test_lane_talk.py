@@ -24,6 +24,7 @@ ANSWER: dict[str, Any] = {
     "pages": 1,
     "converter": "x 1",
     "links": [],
+    "canonical": "",
     "warnings": [],
 }
 
