@@ -17,6 +17,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "find": {"query": "pump restart", "limit": 5, "filters": {"kind": "crawl"}},
     "store_note": {"text": "The pump of hall 3 needs 20 s between two starts.", "source": "note:pump-hall-3", "metadata": {"team": "ops"}},
     "announce_upload": {"filename": "manual.pdf", "mime": "application/pdf"},
+    "rebuild_knowledge_base": {"fresh": False},
+    "reindex_knowledge_base": {"model": "bge-m3", "dim": 1024, "questions": ["How is a stuck pump restarted?"]},
     "create_knowledge_base": {"name": "team-handbook", "description": "How we work.", "graph": True},
     "create_key": {"name": "the docs agent", "scopes": ["kb:read"], "knowledge_bases": ["team-handbook"], "expires_in_days": 90},
     "rotate_key": {"grace_seconds": 3600},

@@ -28,7 +28,7 @@ from shield.jobs.repository import JobRepository
 from shield.knowledge.bases import Bases
 from shield.knowledge.deletion import Deletion
 from shield.knowledge.documents import Documents
-from shield.knowledge.embedding import create_embedder
+from shield.knowledge.embedding import create_embedders
 from shield.knowledge.embedding.cache import CachedEmbedder
 from shield.knowledge.graph.reader import GraphReader
 from shield.knowledge.graph.runner import GraphRunner
@@ -52,6 +52,7 @@ from shield.telemetry.metrics import Metrics
 from shield.worker.context import Handler
 from shield.worker.loop import Worker
 from shield.worker.pipeline import CrawlHandler, DeleteHandler, IngestHandler, Tools
+from shield.worker.reindex import RebuildHandler, ReindexHandler, index_tools
 
 log = structlog.get_logger(__name__)
 
@@ -122,7 +123,7 @@ async def connect_core(settings: Settings, dsn: str, stack: AsyncExitStack, *, m
     breakers = Breakers(settings.breaker)
     index = create_index(settings, breakers)
     stack.push_async_callback(index.close)
-    embedder = CachedEmbedder(create_embedder(settings.embedding, breakers), engine)
+    embedder = create_embedders(settings, breakers, engine)
     stack.push_async_callback(embedder.close)
     llm: Llm | None = create_llm(settings.llm, breakers)
     metrics = Metrics(breakers)
@@ -205,9 +206,12 @@ def _worker(core: Core, tools: Tools, runner: str) -> Worker:
         seconds = seconds_between(job.started_at or job.created_at, job.finished_at) or 0.0
         core.metrics.job_finished(job.kind, job.status, seconds, job.outcome)
 
+    indexing = index_tools(core.engine, core.index, core.embedder, core.bases, settings)
     handlers: dict[JobKind, Handler] = {
         JobKind.CRAWL: CrawlHandler(tools, crawler, by_principal),
         JobKind.INGEST: IngestHandler(tools, fetcher),
         JobKind.DELETE: DeleteHandler(tools),
+        JobKind.REINDEX: ReindexHandler(indexing),
+        JobKind.REBUILD: RebuildHandler(indexing),
     }
     return Worker(core.jobs, handlers, settings.jobs, core.events, runner=runner, ended=ended)

@@ -1,4 +1,4 @@
-"""`shield kb`: list, create, delete and fingerprint knowledge bases."""
+"""`shield kb`: list, create, delete and fingerprint knowledge bases; their vector index is in `collections.py`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shield.auth import LOCAL
+from shield.cli import collections
 from shield.cli.common import Json, console, print_json, with_shield
 from shield.errors import Exit
 
@@ -24,6 +25,7 @@ def register(app: typer.Typer) -> None:
     group.command("create")(create)
     group.command("delete")(delete)
     group.command("hash")(fingerprint)
+    collections.register(group)
     app.add_typer(group, name="kb")
 
 

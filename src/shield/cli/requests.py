@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import typer
 from pydantic import ValidationError
 
-from shield.service.models import FindRequest, IngestRequest, KeyCreate, KeyRotate, KnowledgeBaseCreate, Model, QueryRequest
+from shield.service.models import FindRequest, IngestRequest, KeyCreate, KeyRotate, KnowledgeBaseCreate, Model, QueryRequest, ReindexRequest
 from shield.service.validation import invalid_request
 
 M = TypeVar("M", bound=Model)
@@ -41,6 +41,11 @@ def key_request(values: dict[str, Any], *, everywhere: bool) -> KeyCreate:
 def rotation_request(grace_seconds: int | None) -> KeyRotate:
     """The body that replaces an API key."""
     return _build(KeyRotate, {"grace_seconds": grace_seconds})
+
+
+def reindex_request(values: dict[str, Any]) -> ReindexRequest:
+    """The body of a reindex."""
+    return _build(ReindexRequest, values)
 
 
 def pairs(items: list[str] | None, form: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from uuid import UUID
 from shield.auth import Principal
 from shield.service.models import (
     Answer,
+    CollectionList,
     DocumentList,
     DocumentText,
     FindRequest,
@@ -25,11 +26,14 @@ from shield.service.models import (
     KeyList,
     KeyRotate,
     KeyView,
+    KnowledgeBaseCheck,
     KnowledgeBaseCreate,
     KnowledgeBaseHash,
     KnowledgeBaseList,
     KnowledgeBaseView,
     QueryRequest,
+    RebuildRequest,
+    ReindexRequest,
     StoreRequest,
     StoreResult,
     UploadCreate,
@@ -113,6 +117,27 @@ class Shield(Protocol):
 
     async def knowledge_base_hash(self, who: Principal, name: str) -> KnowledgeBaseHash:
         """Its fingerprint."""
+
+    async def collections(self, who: Principal, name: str) -> CollectionList:
+        """The vector collections of a base, the live one first."""
+
+    async def check_knowledge_base(self, who: Principal, name: str) -> KnowledgeBaseCheck:
+        """The index of a base against PostgreSQL."""
+
+    async def rebuild_knowledge_base(self, who: Principal, name: str, request: RebuildRequest) -> JobView:
+        """Accept the restoring of a base's vectors from its texts, as a job."""
+
+    async def reindex_knowledge_base(self, who: Principal, name: str, request: ReindexRequest) -> JobView:
+        """Accept the move of a base to another embedding model, as a job."""
+
+    async def flip_knowledge_base(self, who: Principal, name: str) -> CollectionList:
+        """Answer from the collection that is ready."""
+
+    async def rollback_knowledge_base(self, who: Principal, name: str) -> CollectionList:
+        """Answer from the collection before the last flip again."""
+
+    async def discard_collections(self, who: Principal, name: str) -> CollectionList:
+        """Give up all collections but the live one."""
 
     async def create_upload(self, who: Principal, request: UploadCreate) -> UploadView:
         """Announce a file; the answer holds a one-time URL."""

@@ -21,6 +21,7 @@ from shield.auth import Principal
 from shield.errors import KnowledgeBaseNameInvalid, UnknownKey
 from shield.service.models import (
     Answer,
+    CollectionList,
     DocumentList,
     DocumentText,
     FindRequest,
@@ -34,11 +35,14 @@ from shield.service.models import (
     KeyList,
     KeyRotate,
     KeyView,
+    KnowledgeBaseCheck,
     KnowledgeBaseCreate,
     KnowledgeBaseHash,
     KnowledgeBaseList,
     KnowledgeBaseView,
     QueryRequest,
+    RebuildRequest,
+    ReindexRequest,
     StoreRequest,
     StoreResult,
     UploadCreate,
@@ -48,6 +52,7 @@ from shield.service.transport import Credentials, Transport, error_of, events_of
 from shield.settings import ClientSettings
 
 _NAME = re.compile(r"[a-z0-9-]{1,40}", re.ASCII)
+_LONG = 600.0  # seconds more that a check of a large index may take
 _KEY_ID = re.compile(r"[a-z0-9]{8}", re.ASCII)
 
 
@@ -194,6 +199,34 @@ class RemoteShield:
     async def knowledge_base_hash(self, who: Principal, name: str) -> KnowledgeBaseHash:
         """Its fingerprint."""
         return await self._http.get(who, f"knowledge-bases/{_segment(name)}/hash", KnowledgeBaseHash)
+
+    async def collections(self, who: Principal, name: str) -> CollectionList:
+        """The vector collections of a base."""
+        return await self._http.get(who, f"knowledge-bases/{_segment(name)}/collections", CollectionList)
+
+    async def check_knowledge_base(self, who: Principal, name: str) -> KnowledgeBaseCheck:
+        """The index of a base against PostgreSQL; reads all of it."""
+        return await self._http.get(who, f"knowledge-bases/{_segment(name)}/check", KnowledgeBaseCheck, patience=_LONG)
+
+    async def rebuild_knowledge_base(self, who: Principal, name: str, request: RebuildRequest) -> JobView:
+        """Restore a base's vectors, as a job."""
+        return await self._http.post(who, f"knowledge-bases/{_segment(name)}/rebuild", request, JobView)
+
+    async def reindex_knowledge_base(self, who: Principal, name: str, request: ReindexRequest) -> JobView:
+        """Move a base to another embedding model, as a job."""
+        return await self._http.post(who, f"knowledge-bases/{_segment(name)}/reindex", request, JobView)
+
+    async def flip_knowledge_base(self, who: Principal, name: str) -> CollectionList:
+        """Answer from the collection that is ready."""
+        return await self._http.post(who, f"knowledge-bases/{_segment(name)}/flip", None, CollectionList)
+
+    async def rollback_knowledge_base(self, who: Principal, name: str) -> CollectionList:
+        """Answer from the collection before the last flip again."""
+        return await self._http.post(who, f"knowledge-bases/{_segment(name)}/rollback", None, CollectionList)
+
+    async def discard_collections(self, who: Principal, name: str) -> CollectionList:
+        """Give up all collections but the live one."""
+        return await self._http.post(who, f"knowledge-bases/{_segment(name)}/discard", None, CollectionList)
 
     # -- keys ---------------------------------------------------------------------------------------------------------
 

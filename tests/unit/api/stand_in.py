@@ -13,6 +13,9 @@ from shield.auth import Principal, Scope
 from shield.service.models import (
     Answer,
     Citation,
+    CollectionCheck,
+    CollectionList,
+    CollectionView,
     DependencyHealth,
     DocumentList,
     DocumentText,
@@ -28,6 +31,7 @@ from shield.service.models import (
     KeyList,
     KeyRotate,
     KeyView,
+    KnowledgeBaseCheck,
     KnowledgeBaseCreate,
     KnowledgeBaseHash,
     KnowledgeBaseList,
@@ -35,6 +39,8 @@ from shield.service.models import (
     Passage,
     ProgressView,
     QueryRequest,
+    RebuildRequest,
+    ReindexRequest,
     StoreRequest,
     StoreResult,
     UploadCreate,
@@ -53,6 +59,10 @@ def a_job(job_id: UUID = JOB, **changes: Any) -> JobView:
         "kind": "crawl", "stage": "queued", "priority": "normal", "progress": ProgressView(pages_found=3), "created_at": NOW,
     }  # fmt: skip
     return JobView(**(values | changes))
+
+
+def a_collection_list(name: str) -> CollectionList:
+    return CollectionList(knowledge_base=name, collections=[CollectionView(model="m", dim=8, state="live", keep_until=NOW)])
 
 
 def a_document() -> DocumentView:
@@ -196,6 +206,35 @@ class StandIn:
     async def knowledge_base_hash(self, who: Principal, name: str) -> KnowledgeBaseHash:
         self._note("knowledge_base_hash", who=who, name=name)
         return KnowledgeBaseHash(knowledge_base=name, hash="ab" * 32, documents=1, chunks=2, entities=3, relations=4)
+
+    async def collections(self, who: Principal, name: str) -> CollectionList:
+        self._note("collections", who=who, name=name)
+        return a_collection_list(name)
+
+    async def check_knowledge_base(self, who: Principal, name: str) -> KnowledgeBaseCheck:
+        self._note("check_knowledge_base", who=who, name=name)
+        check = CollectionCheck(model="m", dim=8, state="live", expected=2, present=2, missing=0, other=1, incomplete_documents=0)
+        return KnowledgeBaseCheck(knowledge_base=name, ok=True, collections=[check])
+
+    async def rebuild_knowledge_base(self, who: Principal, name: str, request: RebuildRequest) -> JobView:
+        self._note("rebuild_knowledge_base", who=who, name=name, request=request)
+        return a_job(kind="rebuild", knowledge_base=name)
+
+    async def reindex_knowledge_base(self, who: Principal, name: str, request: ReindexRequest) -> JobView:
+        self._note("reindex_knowledge_base", who=who, name=name, request=request)
+        return a_job(kind="reindex", knowledge_base=name)
+
+    async def flip_knowledge_base(self, who: Principal, name: str) -> CollectionList:
+        self._note("flip_knowledge_base", who=who, name=name)
+        return a_collection_list(name)
+
+    async def rollback_knowledge_base(self, who: Principal, name: str) -> CollectionList:
+        self._note("rollback_knowledge_base", who=who, name=name)
+        return a_collection_list(name)
+
+    async def discard_collections(self, who: Principal, name: str) -> CollectionList:
+        self._note("discard_collections", who=who, name=name)
+        return a_collection_list(name)
 
     async def create_upload(self, who: Principal, request: UploadCreate) -> UploadView:
         self._note("create_upload", who=who, request=request)
