@@ -64,7 +64,10 @@ class HopTokens:
     def __init__(self, secret: str, skew: timedelta, clock: Callable[[], float] = time.time) -> None:
         if len(secret.encode()) < MIN_SECRET:
             raise ConfigInvalid(f"SHIELD_AUTH_HOP_SECRET is shorter than {MIN_SECRET} bytes. Make one with: openssl rand -base64 48")
-        self._key = OctKey.import_key(secret.encode())
+        try:
+            self._key = OctKey.import_key(secret.encode())
+        except ValueError as error:  # a public key or certificate, which is no secret
+            raise ConfigInvalid("SHIELD_AUTH_HOP_SECRET is not a secret. Make one with: openssl rand -base64 48") from error
         self._skew = int(skew.total_seconds())
         self._clock = clock
 

@@ -26,6 +26,7 @@ from shield.knowledge.graph.model import GraphAnswer
 from shield.knowledge.model import ChunkRef, Hit, KnowledgeBase
 from shield.knowledge.notes import note
 from shield.knowledge.search import SearchResult
+from shield.service.audit import record_query
 from shield.service.intake import IntakeCases
 from shield.service.models import (
     Answer,
@@ -61,8 +62,10 @@ class ReadCases(IntakeCases):
     async def _find(self, who: Principal, request: FindRequest) -> FindResult:
         who.require(Scope.KB_READ)
         base = await self._base(who, request.knowledge_base)
+        await record_query(self.parts, who.name, "find", base.name, request.query)
         filters = _plain(request.filters)
-        binding = (who.name, "find", str(base.id), request.query, json.dumps(filters, sort_keys=True))
+        collection = f"{base.id}:{base.embedding_model}:{base.embedding_dim}"  # pages of two models would not fit together
+        binding = (who.name, "find", collection, request.query, json.dumps(filters, sort_keys=True))
         offset = self.parts.cursors.read_number(request.cursor, *binding)
         result = await self.parts.search.search(base, request.query, limit=request.limit, offset=offset, where=vector_filter(filters))
         if not result.found:
@@ -91,6 +94,7 @@ class ReadCases(IntakeCases):
     async def _query(self, who: Principal, request: QueryRequest) -> Answer:
         who.require(Scope.KB_READ)
         base = await self._base(who, request.knowledge_base)
+        await record_query(self.parts, who.name, "query", base.name, request.query)
         if request.mode != "naive" and not base.graph:
             raise KnowledgeBaseHasNoGraph
         filters = _plain(request.filters)
