@@ -197,7 +197,7 @@ def _worker(core: Core, tools: Tools, runner: str) -> Worker:
     fetcher = create_fetcher(settings)
     crawler = Crawler(tools.engine, fetcher, settings.crawl)
     by_principal = {}
-    if settings.mode == "embedded":  # the samples are pages of this very server
+    if runner == FLEET and settings.mode == "embedded":  # the samples are pages of this very server
         own_site = settings.egress.model_copy(update={"allow": (*settings.egress.allow, f"127.0.0.1/32:{settings.port}")})
         own_fetcher = create_fetcher(settings.model_copy(update={"egress": own_site}))
         by_principal[SAMPLES.name] = Crawler(tools.engine, own_fetcher, settings.crawl)
