@@ -12,6 +12,7 @@ from shield.auth import Principal
 from shield.service.models import (
     Answer,
     Citation,
+    CollectionList,
     DocumentList,
     DocumentText,
     DocumentView,
@@ -26,6 +27,7 @@ from shield.service.models import (
     KeyList,
     KeyRotate,
     KeyView,
+    KnowledgeBaseCheck,
     KnowledgeBaseCreate,
     KnowledgeBaseHash,
     KnowledgeBaseList,
@@ -34,6 +36,8 @@ from shield.service.models import (
     Passage,
     ProgressView,
     QueryRequest,
+    RebuildRequest,
+    ReindexRequest,
     StoreRequest,
     StoreResult,
     UploadCreate,
@@ -184,6 +188,27 @@ class RecordingShield:
     async def knowledge_base_hash(self, who: Principal, name: str) -> KnowledgeBaseHash:
         answer = KnowledgeBaseHash(knowledge_base=name, hash="0", documents=0, chunks=0, entities=0, relations=0)
         return await self._answer("knowledge_base_hash", who, answer, name=name)
+
+    async def collections(self, who: Principal, name: str) -> CollectionList:
+        raise AssertionError("no tool manages collections")
+
+    async def check_knowledge_base(self, who: Principal, name: str) -> KnowledgeBaseCheck:
+        raise AssertionError("no tool manages collections")
+
+    async def rebuild_knowledge_base(self, who: Principal, name: str, request: RebuildRequest) -> JobView:
+        raise AssertionError("no tool manages collections")
+
+    async def reindex_knowledge_base(self, who: Principal, name: str, request: ReindexRequest) -> JobView:
+        raise AssertionError("no tool manages collections")
+
+    async def flip_knowledge_base(self, who: Principal, name: str) -> CollectionList:
+        raise AssertionError("no tool manages collections")
+
+    async def rollback_knowledge_base(self, who: Principal, name: str) -> CollectionList:
+        raise AssertionError("no tool manages collections")
+
+    async def discard_collections(self, who: Principal, name: str) -> CollectionList:
+        raise AssertionError("no tool manages collections")
 
     async def create_upload(self, who: Principal, request: UploadCreate) -> UploadView:
         return await self._answer("create_upload", who, _an_upload(request.filename), request=request)

@@ -35,6 +35,8 @@ from shield.service.models import (
     KeyRotate,
     KnowledgeBaseCreate,
     QueryRequest,
+    RebuildRequest,
+    ReindexRequest,
     StoreRequest,
     UploadCreate,
 )
@@ -54,6 +56,7 @@ async def content(*parts: bytes) -> AsyncIterator[bytes]:
 
 
 INGEST = IngestRequest(knowledge_base="kb", spec=DocumentSpec(text="Grüße \u2028 x", metadata={"a": ["b"], "n": 1.5}), priority="low")
+REINDEX = ReindexRequest(model="bge/m3", dim=1024, flip=False, questions=["why?"], min_overlap=0.5)
 CALLS: dict[str, Callable[[Shield], Awaitable[Any]]] = {
     "ingest": lambda port: port.ingest(LOCAL, INGEST, idempotency_key="k", local_caller=True),
     "job": lambda port: port.job(LOCAL, JOB, wait=2.5, outcomes_after=3, outcomes_limit=7),
@@ -70,6 +73,13 @@ CALLS: dict[str, Callable[[Shield], Awaitable[Any]]] = {
     "create_knowledge_base": lambda port: port.create_knowledge_base(LOCAL, KnowledgeBaseCreate(name="kb", description="ü", graph=False)),
     "delete_knowledge_base": lambda port: port.delete_knowledge_base(LOCAL, "kb"),
     "knowledge_base_hash": lambda port: port.knowledge_base_hash(LOCAL, "kb"),
+    "collections": lambda port: port.collections(LOCAL, "kb"),
+    "check_knowledge_base": lambda port: port.check_knowledge_base(LOCAL, "kb"),
+    "rebuild_knowledge_base": lambda port: port.rebuild_knowledge_base(LOCAL, "kb", RebuildRequest(fresh=True)),
+    "reindex_knowledge_base": lambda port: port.reindex_knowledge_base(LOCAL, "kb", REINDEX),
+    "flip_knowledge_base": lambda port: port.flip_knowledge_base(LOCAL, "kb"),
+    "rollback_knowledge_base": lambda port: port.rollback_knowledge_base(LOCAL, "kb"),
+    "discard_collections": lambda port: port.discard_collections(LOCAL, "kb"),
     "create_upload": lambda port: port.create_upload(LOCAL, UploadCreate(filename='Ä "x".pdf', mime="application/pdf")),
     "put_upload": lambda port: port.put_upload(UPLOAD, "to+ken/=&", content(b"a" * 1000, b"", b"b")),
     "upload": lambda port: port.upload(LOCAL, 'Ä "x".pdf', "application/pdf", content(b"\r\n--", b"a" * 1000)),
