@@ -23,6 +23,8 @@ from shield.service.views import job_view
 MAX_WAIT = 45.0
 """Longest wait of one call, in seconds; clients give up at 60."""
 _POLL = 0.5  # seconds between two looks at a row that another process may be changing
+_REMOVING = frozenset({JobKind.DELETE, JobKind.CRAWL})
+"""Kinds of jobs that may remove documents, and then prove it."""
 KEEP_ALIVE = 15.0
 """Seconds of silence after which a watcher of events gets a comment."""
 
@@ -66,7 +68,7 @@ class JobCases:
 
     async def cancel(self, who: Principal, job_id: UUID) -> JobView:
         """Ask a job to stop; it takes the scope that starting it took."""
-        who.require(_scope_of(await self.parts.jobs.get(who.name, JobId(job_id))))
+        _require_as_for(who, await self.parts.jobs.get(who.name, JobId(job_id)))
         job = await self.parts.jobs.request_cancel(who.name, JobId(job_id))
         self.parts.notify(job.id)
         return self._view(job)
@@ -74,7 +76,7 @@ class JobCases:
     async def retry(self, who: Principal, job_id: UUID) -> JobView:
         """A new job that goes on where the old one ended, if it could be started today: rights may have changed since."""
         old = await self.parts.jobs.get(who.name, JobId(job_id))
-        who.require(_scope_of(old))
+        _require_as_for(who, old)
         if not who.everywhere:
             _seen(who, await self.parts.bases.by_id(old.knowledge_base_id, deleting=True))
         job = await self.parts.jobs.retry(who.name, JobId(job_id))
@@ -122,7 +124,7 @@ class JobCases:
     async def _full_view(self, job: Job, after: int, limit: int) -> JobView:
         outcomes = await self.parts.jobs.outcomes(job.id, after=after, limit=limit)
         total = await self.parts.jobs.outcome_count(job.id)
-        proof = await proof_of_job(self.parts.engine, job.id) if job.kind == JobKind.DELETE and job.status.ended else None
+        proof = await proof_of_job(self.parts.engine, job.id) if job.kind in _REMOVING and job.status.ended else None
         return job_view(job, poll_after=self._poll_after(job), outcomes=outcomes, outcomes_total=total, proof=proof)
 
     def _view(self, job: Job) -> JobView:
@@ -148,12 +150,15 @@ def _seen(who: Principal, base: KnowledgeBase) -> KnowledgeBase:
     return base
 
 
-def _scope_of(job: Job) -> Scope:
-    """What it takes to start such a job."""
+def _require_as_for(who: Principal, job: Job) -> None:
+    """Pass if this principal could start such a job."""
     if job.kind is JobKind.CRAWL:
-        return Scope.CRAWL
+        who.require(Scope.CRAWL)
+        if job.spec.get("remove_vanished"):
+            who.require(Scope.KB_WRITE)
+        return
     of_document = job.kind is JobKind.INGEST or (job.kind is JobKind.DELETE and "document_id" in job.spec)
-    return Scope.KB_WRITE if of_document else Scope.ADMIN
+    who.require(Scope.KB_WRITE if of_document else Scope.ADMIN)
 
 
 def _marks(job: Job) -> tuple[object, ...]:

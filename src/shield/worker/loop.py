@@ -88,7 +88,7 @@ class Worker:
         self._stopping = asyncio.Event()
         self._attempts: dict[JobId, Attempt] = {}
         self._running: dict[JobId, asyncio.Task[None]] = {}
-        self._heard_at = float("-inf")
+        self._heard_at: float | None = None
         self._database_away = False
 
     # -- what others call ---------------------------------------------------------------------------------------------
@@ -169,17 +169,21 @@ class Worker:
 
     async def _next(self, tasks: asyncio.TaskGroup) -> Claim | None:
         """The next job; None if there is none after a short wait, or the worker stops."""
+        if self._hints is None or not self._hints.there:
+            claim = await self._look()
+            if claim is None:
+                await wait(self._wake, self._tick())
+            return claim
         clock = asyncio.get_running_loop().time
-        if self._hints is not None and self._hints.there and clock() - self._heard_at < self._settings.lease.total_seconds():
-            if (hint := await self._hints.take(self._stopping)) is None:
-                return None
+        self._heard_at = self._heard_at or clock()
+        if (hint := await self._hints.take(self._stopping)) is not None:
             self._heard_at = clock()
             return await self._follow(hint, self._hints, tasks)
-        claim = await self._look()
+        if self._stopping.is_set() or clock() - self._heard_at < self._settings.lease.total_seconds():
+            return None
+        claim = await self._look()  # it has been quiet for long: there may be no relay
         if claim is None:
             self._heard_at = clock()
-            if self._hints is None or not self._hints.there:
-                await wait(self._wake, self._tick())
         return claim
 
     async def _follow(self, hint: Hint, hints: Hints, tasks: asyncio.TaskGroup) -> Claim | None:

@@ -67,7 +67,7 @@ class CrawlHandler:
         """Crawl, or go on where an earlier run stopped."""
         base = await self._tools.bases.by_id(context.job.knowledge_base_id)
         tally = await Tally.of(self._tools.jobs, context.job.id)
-        vanishing = Vanishing(self._tools.engine, self._tools.deletion, context, base, tally)
+        vanishing = Vanishing(self._tools.engine, self._tools.deletion, context, base, tally, self._tools.counted)
         if context.stage is not Stage.GRAPH:
             if not tally.outcomes and context.job.retry_of is not None:
                 await _take_over(self._tools, context, tally)

@@ -8,7 +8,7 @@ reason. A crawl that did not see everything removes nothing, and one outcome `cr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -31,9 +31,19 @@ _BATCH = 50  # documents a search for what may be left of them
 class Vanishing:
     """The removals of one crawl."""
 
-    def __init__(self, engine: AsyncEngine, deletion: Deletion, context: JobContext, base: KnowledgeBase, tally: Tally) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        deletion: Deletion,
+        context: JobContext,
+        base: KnowledgeBase,
+        tally: Tally,
+        counted: Callable[[str], None],
+    ) -> None:
+        """`counted` counts an outcome by its status, for metrics."""
         self._engine = engine
         self._deletion = deletion
+        self._counted = counted
         self._context = context
         self._base = base
         self._tally = tally
@@ -89,6 +99,7 @@ class Vanishing:
                 await self._tell(replace(outcome, status=OutcomeStatus.FAILED, code=error.code, message=error.message))
             else:
                 await self._tell(replace(outcome, status=OutcomeStatus.DELETED, code=None))
+                self._counted(OutcomeStatus.DELETED)
 
     async def _tell(self, outcome: DocumentOutcome) -> None:
         await self._context.outcome(outcome)
