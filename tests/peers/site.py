@@ -66,6 +66,7 @@ class Site:
     """Seconds to wait before answering a path."""
     log: list[Visit] = field(default_factory=list)
     port: int = 0
+    host: str = "127.0.0.1"
     _routes: dict[str, Handler] = field(default_factory=dict)
     _runner: web.AppRunner | None = None
     _knock: asyncio.Event = field(default_factory=asyncio.Event)
@@ -73,12 +74,12 @@ class Site:
     @property
     def url(self) -> str:
         """Its address, without a slash at the end."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def allow(self) -> str:
         """The entry for SHIELD_EGRESS_ALLOW that opens exactly this site."""
-        return f"127.0.0.1/32:{self.port}"
+        return f"{self.host}/32:{self.port}"
 
     def pages_log(self) -> list[str]:
         """Paths asked for, robots.txt left out, in order of arrival."""
@@ -96,13 +97,16 @@ class Site:
         return sum(visit.path == path for visit in self.log)
 
     def put(self, path: str, body: str | bytes = "", *, status: int = 200, content_type: str | None = "text/html", **headers: str) -> None:
-        """Serve fixed content; header names are written with underscores."""
+        """Serve fixed content; header names are written with underscores. With ETag or Last_Modified, a repeated visit gets a 304."""
         raw = body.encode() if isinstance(body, str) else body
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         if content_type:
             named["Content-Type"] = content_type
 
-        async def answer(_: web.Request) -> web.StreamResponse:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            told = {"If-None-Match": named.get("ETag"), "If-Modified-Since": named.get("Last-Modified")}
+            if any(value is not None and request.headers.get(name) == value for name, value in told.items()):
+                return web.Response(status=304, headers={"ETag": named["ETag"]} if "ETag" in named else {})
             return web.Response(body=raw, status=status, headers=named)
 
         self._routes[path] = answer
@@ -150,7 +154,7 @@ class Site:
         app.router.add_route("*", "/{tail:.*}", self._answer)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
-        listener = web.TCPSite(self._runner, "127.0.0.1", self.port)
+        listener = web.TCPSite(self._runner, self.host, self.port)
         await listener.start()
         self.port = self._runner.addresses[0][1]
         return self
