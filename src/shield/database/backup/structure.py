@@ -23,7 +23,7 @@ _TYPE = (
     r"(text|jsonb|json|boolean|smallint|integer|bigint|real|double precision|bytea|uuid|date|numeric(\(\d+(,\d+)?\))?|character varying(\(\d+\))?"
     r"|timestamp(\(\d\))? with(out)? time zone|(halfvec|vector|sparsevec)\(\d+\))(\[\])?"
 )
-_DEFAULT = r"('[^'\\]*'::[a-z ]+(\[\])?|NULL::[a-z ]+|-?\d+(\.\d+)?|true|false|now\(\)|CURRENT_TIMESTAMP)"
+_DEFAULT = r"('[^'\\]*'::[a-z ]+(\(\d+\))?(\[\])?|NULL::[a-z ]+(\(\d+\))?(\[\])?|-?\d+(\.\d+)?|true|false|now\(\)|CURRENT_TIMESTAMP)"
 _KEY = r"(PRIMARY KEY|UNIQUE) \([\w, ]+\)"
 _REFERENCE = r"FOREIGN KEY \([\w, ]+\) REFERENCES lightrag_\w+\([\w, ]+\)( ON (UPDATE|DELETE) (CASCADE|RESTRICT|SET NULL|NO ACTION))*"
 _METHODS = ("btree", "hash", "gin", "gist", "hnsw", "ivfflat")
