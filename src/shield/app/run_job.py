@@ -187,4 +187,5 @@ def exit_of(job: Job, *, strict: bool) -> Exit:
         case Status.CANCELLED:
             return Exit.REFUSED  # somebody wanted it to end: no retry
         case _:
-            return from_code(job.error_code or "").exit_code
+            code = from_code(job.error_code or "").exit_code
+            return Exit.ALL_FAILED if code in {Exit.REFUSED, Exit.USAGE} else code  # the only document's own fault
