@@ -29,6 +29,8 @@ Needs = frozenset[str]
 
 _MOST = 256
 """Candidates that are looked at."""
+_SPARE = 8
+"""More of each kind than there is room for, in case somebody has locked the first ones."""
 _FOR_EVER = timedelta(days=36_500)
 
 _SLOTS = text("""
@@ -146,7 +148,7 @@ async def choose(
     room = fleet.limit - by_principal.total()
     if room <= 0:
         return Chosen((), more=True)
-    rows = await connection.execute(_CANDIDATES, {"runner": runner, "again": again, "places": room, "most": _MOST})
+    rows = await connection.execute(_CANDIDATES, {"runner": runner, "again": again, "places": room + _SPARE, "most": _MOST})
     candidates = [Candidate(**{**row, "needs": frozenset(row["needs"]), "priority": Priority(row["priority"])}) for row in rows.mappings()]
     chosen: list[Candidate] = []
     while len(chosen) < room:

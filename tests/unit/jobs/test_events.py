@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from uuid import uuid4
 
-from shield.jobs.events import BACKLOG, JobEvent, JobEvents
+from shield.jobs.events import BACKLOG, HISTORY, REMEMBERED, JobEvent, JobEvents
 from shield.jobs.model import JobId
 
 JOB, OTHER = JobId(uuid4()), JobId(uuid4())
@@ -54,3 +54,26 @@ async def test_nothing_is_kept_for_nobody() -> None:
     with events.subscribe(JOB) as watcher:
         assert await watcher.next(0) is None
     assert events._watched == {}
+
+
+async def test_who_comes_back_gets_what_came_after_the_event_it_saw_last() -> None:
+    events = JobEvents()
+    for number in range(1, 5):
+        events.publish(JOB, JobEvent(f"1-{number}", "progress"))
+    missed = events.since(JOB, "1-2")
+    assert missed is not None
+    assert [event.id for event in missed] == ["1-3", "1-4"]
+    assert events.since(JOB, "1-4") == []
+
+
+async def test_an_event_that_is_not_remembered_is_unknown() -> None:
+    events = JobEvents()
+    assert events.since(JOB, "1-1") is None
+    for number in range(1, HISTORY + 2):
+        events.publish(JOB, JobEvent(f"1-{number}", "progress"))
+    assert events.since(JOB, "1-1") is None
+    assert events.since(JOB, "made-up") is None
+    for _ in range(REMEMBERED):
+        events.publish(JobId(uuid4()), JobEvent("1-1", "progress"))
+    assert events.since(JOB, f"1-{HISTORY}") is None
+    assert len(events._past) == REMEMBERED
