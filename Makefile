@@ -49,6 +49,9 @@ chaos-sabotage: sync ## the same with the fence broken on purpose: must be notic
 bench-memory: sync ## memory of a server 60 s after it built the samples, by part
 	@$(RUN) python -m tests.bench.memory
 
+bench-breaker: sync ## what an open circuit costs: price of a refusal, what it retains, probes let out
+	@$(RUN) python -m tests.bench.breaker
+
 coverage: sync ## all tests with branch coverage; fails under 85 %
 	@$(RUN) coverage erase
 	@$(RUN) pytest -n 2 --cov=shield --cov-report=term
