@@ -687,6 +687,13 @@ class QueueFull(ShieldError):
     advice = "Try again after the time in Retry-After; nothing was stored."
 
 
+class Overloaded(ShieldError):
+    """The server has more to do than it can answer in time."""
+
+    code, status, retryable, fault = "quota.overloaded", 503, True, Fault.SERVER
+    advice = "Try again after the time in Retry-After; if it lasts, add replicas."
+
+
 class TooManyPending(ShieldError):
     """You have too many jobs waiting."""
 

@@ -14,7 +14,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -90,23 +89,6 @@ class QdrantSettings(Group):
     """How new collections are searched: `int8` = first over bytes kept in memory, then exactly over the candidates."""
     max_field_indexes: int = Field(32, ge=0, le=256)
     """Metadata fields a collection is indexed by, each when a filter first uses it; later ones are filtered without an index."""
-
-
-def _endpoint_address(value: str | None) -> str | None:
-    """An endpoint's address must be one, and holds no credential: that is the key's place."""
-    if value is None:
-        return None
-    try:
-        parts = urlsplit(value)
-        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and "@" not in parts.netloc
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError("must be an http:// or https:// address without credentials")
-    return value
-
-
-EndpointAddress = Annotated[str | None, AfterValidator(_endpoint_address)]
 
 
 def _endpoint_address(value: str | None) -> str | None:
@@ -464,6 +446,14 @@ class ApiSettings(Group):
     """How long the rest of a refused body is read and dropped, so that its sender sees the answer."""
     keep_alive: Duration = seconds(15)
     """Pause after which a silent event stream sends a comment."""
+    max_active: int = Field(32, ge=1)
+    """Requests that one process works on at once; more wait for their turn."""
+    max_waiting: int = Field(1000, ge=1)
+    """Requests of one process that only wait, for a job's end or its events."""
+    turn: Duration = seconds(0.5)
+    """Longest wait for a turn; then the answer is 503 with Retry-After."""
+    max_lag: Duration = seconds(0.5)
+    """How far the event loop may lag behind before new requests are refused at once."""
 
 
 class ClientSettings(Group):

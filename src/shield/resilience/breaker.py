@@ -11,7 +11,7 @@ What the end of a call means:
 | how it ended | meaning |
 |---|---|
 | result; an error of the caller's making or one that no retry mends (`DependencyRejected`, ...); an error of another service | an answer: success |
-| cancelled; `DependencyThrottled`, `QueueFull` | neutral: neither success nor failure |
+| cancelled; `DependencyThrottled`, `QueueFull`, `Overloaded` | neutral: neither success nor failure |
 | `DependencyMisconfigured` | opens at once: no retry can help |
 | anything else | a failure |
 
@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from shield.errors import CircuitOpen, DependencyMisconfigured, DependencyThrottled, Fault, QueueFull, ShieldError
+from shield.errors import CircuitOpen, DependencyMisconfigured, DependencyThrottled, Fault, Overloaded, QueueFull, ShieldError
 from shield.settings import BreakerSettings
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _meaning(service: str, error: Exception) -> _Meaning:
         return _Meaning.SUCCESS  # this service answered, and told of another one's trouble
     if isinstance(error, DependencyMisconfigured):
         return _Meaning.FATAL
-    if isinstance(error, DependencyThrottled | QueueFull):
+    if isinstance(error, DependencyThrottled | QueueFull | Overloaded):
         return _Meaning.NEUTRAL
     if not error.retryable or error.fault is Fault.CALLER:
         return _Meaning.SUCCESS
