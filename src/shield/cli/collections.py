@@ -62,23 +62,34 @@ def check(name: Name, as_json: Json = False) -> int:
 
 
 def rebuild(
-    name: Name,
+    name: Annotated[str | None, typer.Argument(help="The knowledge base's name.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All knowledge bases, one after the other, as after a restore.")] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Drop the index first, for files that are broken; searches find nothing till then.")
     ] = False,
     as_json: Json = False,
 ) -> int:
     """Restore the vectors of a knowledge base from its stored texts."""
+    if (name is None) != every:
+        raise typer.BadParameter("name a knowledge base, or give --all")
     from shield.cli.progress import exit_code, follow, report
     from shield.service.models import RebuildRequest
 
-    async def work(shield: Shield) -> JobView:
-        accepted = await shield.rebuild_knowledge_base(LOCAL, name, RebuildRequest(fresh=fresh))
-        return await follow(shield, accepted, console(stderr=True), label="Rebuilding")
+    async def work(shield: Shield) -> list[JobView]:
+        names = [base.name for base in (await shield.knowledge_bases(LOCAL)).knowledge_bases] if name is None else [name]
+        jobs = []
+        for each in names:
+            accepted = await shield.rebuild_knowledge_base(LOCAL, each, RebuildRequest(fresh=fresh))
+            jobs.append(await follow(shield, accepted, console(stderr=True), label=f"Rebuilding {each}"))
+        return jobs
 
-    job = with_shield(work)
-    print_json(job) if as_json else report(job, console())
-    return exit_code(job, strict=True)
+    jobs = with_shield(work)
+    if as_json:
+        print_json([job.model_dump(mode="json") for job in jobs] if every else jobs[0])
+    else:
+        for job in jobs:
+            report(job, console())
+    return next((code for job in jobs if (code := exit_code(job, strict=True))), Exit.OK)
 
 
 def reindex(
