@@ -46,6 +46,13 @@ chaos: sync ## a fleet under kill -9, SIGSTOP and data loss; ARGS="--seed N" rep
 chaos-sabotage: sync ## the same with the fence broken on purpose: must be noticed
 	@$(RUN) python -m tests.chaos --short --sabotage $(ARGS)
 
+load: sync ## capacity of a fleet, and what it answers at three times that; ARGS="--soak 10" watches its memory for 10 minutes
+	@$(RUN) python -m tests.load $(ARGS)
+
+proof-isolation: sync ## every route and tool as everybody; nothing of another's may be seen, and a missing check must be noticed
+	@$(RUN) python -m tests.proofs isolation
+	@$(RUN) python -m tests.proofs isolation --sabotage
+
 bench-memory: sync ## memory of a server 60 s after it built the samples, by part
 	@$(RUN) python -m tests.bench.memory
 
@@ -63,4 +70,4 @@ format: sync ## format the code
 	@$(RUN) ruff format .
 	@$(RUN) ruff check --fix .
 
-.PHONY: help sync check test up dev generate proof-fresh proof-delete proof-errors chaos chaos-sabotage bench-memory coverage build format
+.PHONY: help sync check test up dev generate proof-fresh proof-delete proof-errors proof-isolation chaos chaos-sabotage load bench-memory coverage build format

@@ -1,0 +1,1 @@
+"""Load on a fleet: capacity, three times the capacity, and a soak (`python -m tests.load`)."""
