@@ -64,8 +64,18 @@ def _fill(fleet: Fleet) -> str:
 def _locust(fleet: Fleet, job: str, seconds: float, *, users: int, rate: float = 0) -> list[dict[str, Any]]:
     """Run Locust; its statistics by tool."""
     done = subprocess.run(
-        [sys.executable, "-m", "locust", "-f", str(_FILE), "--headless", "--json", "--users", str(users), "--spawn-rate", "100"]
-        + [
+        [
+            sys.executable,
+            "-m",
+            "locust",
+            "-f",
+            str(_FILE),
+            "--headless",
+            "--json",
+            "--users",
+            str(users),
+            "--spawn-rate",
+            "100",
             "--run-time",
             f"{seconds:.0f}s",
             "--stop-timeout",
