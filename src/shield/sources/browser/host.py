@@ -46,8 +46,6 @@ def main() -> None:
     """Set up, start the browser when told to, and stay until the worker or the browser ends."""
     control = socket.socket(fileno=0)
     _libc().prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    with contextlib.suppress(OSError):  # if memory runs out, the browser goes before the worker does
-        Path("/proc/self/oom_score_adj").write_text("900", encoding="ascii")
     order = json.loads(control.recv(65536))
     home = Path(order["home"])
     try:

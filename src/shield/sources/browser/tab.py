@@ -89,6 +89,8 @@ class Tab:
         self._pending: set[str] = set()
         self._stirred = asyncio.Event()
         self._parsed = asyncio.Event()
+        self._arrived = False
+        """The page's document has taken the place of the empty one."""
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._errands: set[asyncio.Task[None]] = set()
 
@@ -149,7 +151,9 @@ class Tab:
         context = (await self._devtools.call("Target.createBrowserContext", disposeOnDetach=True))["browserContextId"]
         try:
             await self._devtools.call("Browser.setDownloadBehavior", behavior="deny", browserContextId=context)
-            self._frame = (await self._devtools.call("Target.createTarget", url="about:blank", browserContextId=context))["targetId"]
+            # Hidden: a tab with a window costs three times as much.
+            made = await self._devtools.call("Target.createTarget", url="about:blank", hidden=True, browserContextId=context)
+            self._frame = made["targetId"]
             attached = await self._devtools.call("Target.attachToTarget", targetId=self._frame, flatten=True)
             self._session = attached["sessionId"]
             self._devtools.listen(self._session, self._heard)
@@ -165,6 +169,8 @@ class Tab:
         finally:
             self._devtools.forget(self._session)
             with contextlib.suppress(BrowserGone):
+                if self._frame:  # a hidden tab does not go with its context
+                    self._devtools.order("Target.closeTarget", targetId=self._frame)
                 self._devtools.order("Target.disposeBrowserContext", browserContextId=context)
 
     async def _settle(self) -> None:
@@ -216,8 +222,11 @@ class Tab:
             case "Page.frameNavigated" if "parentId" not in said["frame"]:
                 self._pending.clear()
                 self._parsed.clear()
+                self._arrived = True
             case "Page.domContentEventFired":
-                self._parsed.set()
+                self._at_rest()
+            case "Page.frameStoppedLoading" if said["frameId"] == self._frame:  # parsed, or given up half-way to go elsewhere
+                self._at_rest()
             case "Page.javascriptDialogOpening":
                 self._order("Page.handleJavaScriptDialog", accept=said.get("type") == "beforeunload")
             case "Inspector.targetCrashed":
@@ -225,6 +234,10 @@ class Tab:
             case "gone":
                 self._break(BrowserGone())
         self._stirred.set()
+
+    def _at_rest(self) -> None:
+        if self._arrived:
+            self._parsed.set()
 
     def _break(self, error: Exception) -> None:
         if not self._broken.done():
@@ -243,6 +256,8 @@ class Tab:
             return self._order("Fetch.continueRequest", requestId=request)
         if kind == "Document" and frame == self._frame and method == "GET":
             return self._document(request, url)
+        if kind == "Document" and frame == self._frame:
+            return self._stay(request)  # a form that was sent
         self._requests += 1
         if kind in _LOADED and method in _METHODS and self._requests <= self._settings.browser.max_requests:
             return self._order("Fetch.continueRequest", requestId=request)
@@ -251,19 +266,23 @@ class Tab:
     def _refuse(self, request: str) -> None:
         self._order("Fetch.failRequest", requestId=request, errorReason="BlockedByClient")
 
+    def _stay(self, request: str) -> None:
+        """Leave the page where it is: `No Content` is the one answer that moves it nowhere."""
+        self._order("Fetch.fulfillRequest", requestId=request, responseCode=204)
+
     def _document(self, request: str, url: str) -> None:
         """Give the page the document it asks for, if it is at hand; otherwise go and get it."""
         try:
             address = canonical(url)
         except ShieldError:
-            return self._refuse(request)
+            return self._stay(request)
         if (document := self._documents.pop(address, None)) is not None:
             self._shown = document
             return self._fulfil(request, document)
         self._hops += 1
         if self._hops > self._settings.crawl.max_redirects:
             self._refusal = PageRedirectLoop()
-            return self._refuse(request)
+            return self._stay(request)
         errand = asyncio.create_task(self._lead_on(request, address))
         self._errands.add(errand)
         errand.add_done_callback(self._came_back)
@@ -280,9 +299,9 @@ class Tab:
                 document = await self._follow(address)
             except ShieldError as error:
                 self._refusal = error
-                return self._refuse(request)
+                return self._stay(request)
             if document.content_type not in HTML:
-                return self._refuse(request)
+                return self._stay(request)
             if document.final_url == address:
                 self._shown = document
                 return self._fulfil(request, document)
