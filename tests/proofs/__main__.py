@@ -1,4 +1,4 @@
-"""Proofs that count from the outside: `python -m tests.proofs delete | errors [--sabotage]`.
+"""Proofs that count from the outside: `python -m tests.proofs delete | errors | isolation [--sabotage]`.
 
 Each prints its counts and exits with 0 only if they are right. With `--sabotage` the product is broken on purpose first, and
 the proof must fail; the Makefile's targets run both.
@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from tests.proofs import delete, errors
+from tests.proofs import delete, errors, isolation
 
-PROOFS = {"delete": delete.prove, "errors": errors.prove}
+PROOFS = {"delete": delete.prove, "errors": errors.prove, "isolation": isolation.prove}
 
 
 def main() -> int:
