@@ -169,15 +169,14 @@ class Revisits:
     async def _gone(self, connection: AsyncConnection, in_scope: Callable[[str], bool]) -> list[Gone]:
         p, w, d = crawl_pages, web_pages, documents
         mine = p.c.job_id == self._job_id
-        alias = w.alias()
+        its = and_(w.c.knowledge_base_id == self._kb, w.c.document_id == d.c.id)
         reached = exists().where(mine, p.c.state == DONE, p.c.final_url == d.c.source)
-        addresses = select(alias.c.url).where(alias.c.knowledge_base_id == self._kb, alias.c.document_id == d.c.id)
-        not_found = exists().where(mine, p.c.code == PageNotFound.code, p.c.depth > SITEMAP, p.c.url.in_(addresses))
-        left = exists().where(alias.c.knowledge_base_id == self._kb, alias.c.document_id == d.c.id, alias.c.start == self._start)
-        own = exists().where(w.c.knowledge_base_id == self._kb, w.c.document_id == d.c.id, w.c.revision == d.c.live_revision)
+        not_found = exists().where(its, mine, p.c.url == w.c.url, p.c.code == PageNotFound.code, p.c.depth > SITEMAP)
+        left = exists().where(its, w.c.start == self._start)
+        own = exists().where(its, w.c.revision == d.c.live_revision)  # nothing else has written it since
         query = (
             select(d.c.id, d.c.source, not_found.label("not_found"))
-            .where(d.c.knowledge_base_id == self._kb, ~d.c.deleting, own, ~reached, or_(not_found, left))
+            .where(d.c.knowledge_base_id == self._kb, or_(own, d.c.deleting), ~reached, or_(not_found, left))
             .order_by(d.c.source.collate("C"))
         )
         rows = (await connection.execute(query)).all()
