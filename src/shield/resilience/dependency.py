@@ -1,13 +1,15 @@
 """What a dependency's answer means, in one place, so that breakers, jobs and outcomes agree on it.
 
-The status decides, except where endpoints are known to say the opposite of what they mean: a 400 that names the *model* or the
-*budget of the key* is our configuration, not the document (LiteLLM, Ollama), and a 429 for want of credit does not pass by waiting.
-The body is read for these marks only and is never part of the error, because it may quote the document.
+The status decides, except where endpoints are known to say the opposite of what they mean: LiteLLM answers 400 to an unknown model,
+to a wrong key (without a database) and to a key without budget, Ollama to a model that cannot chat, OpenAI 429 for want of credit.
+All of these are our configuration, not the document. The body is read for such marks only, at places where no text of ours can
+stand, and is never part of the error, because it may quote the document.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import time
 from email.utils import parsedate_to_datetime
 
@@ -16,11 +18,15 @@ from shield.errors import DependencyMisconfigured, DependencyRejected, Dependenc
 LONGEST_RETRY_AFTER = 3600.0
 """Seconds; who asks for more is asked again after an hour."""
 
-_OUR_FAULT = frozenset({"model_not_found", "invalid_api_key", "insufficient_quota", "budget_exceeded", "billing_not_active"})
+_OUR_FAULT = frozenset(
+    {"model_not_found", "invalid_api_key", "insufficient_quota", "budget_exceeded", "billing_not_active", "no_db_connection"}
+)
 """Codes and types in an OpenAI-like error object that no other document would change."""
-_PARAMETERS = ("max_tokens", "temperature", "response_format")
+_PARAMETERS = ("max_tokens", "temperature", "response_format", "encoding_format")
 """Parameters of ours that some models do not take; the caller can leave them out."""
-_OLLAMA_OUR_FAULT = ("does not support", "invalid model name", "model is required")
+_LITELLM_MODEL = re.compile(r"(/[\w/]+: )?Invalid model name passed in model=")
+_LITELLM_PARAMETER = "litellm.UnsupportedParamsError: "
+_OLLAMA_MODEL = re.compile(r'invalid model name|model is required|"?[\w.:/-]+"? does not support \w+\Z')
 
 
 def dependency_error(service: str, status: int, retry_after: float | None = None) -> ShieldError:
@@ -43,13 +49,8 @@ def answer_error(service: str, status: int, body: bytes, retry_after: float | No
     error = _error_of(body)
     if status in (400, 422, 429) and _blames_us(error):
         return _misconfigured(service, status)
-    if (
-        status == 400
-        and isinstance(error, dict)
-        and error.get("param") in _PARAMETERS
-        and str(error.get("code")).startswith("unsupported_")
-    ):
-        return DependencyRejected(f"`{service}` does not take this parameter.", service=service, parameter=error["param"])
+    if status == 400 and isinstance(error, dict) and (parameter := _not_taken(error)):
+        return DependencyRejected(f"`{service}` does not take the parameter {parameter}.", service=service, parameter=parameter)
     return dependency_error(service, status, retry_after)
 
 
@@ -75,8 +76,22 @@ def _misconfigured(service: str, status: int) -> DependencyMisconfigured:
 
 def _blames_us(error: object) -> bool:
     if isinstance(error, dict):
-        return error.get("param") == "model" or not _OUR_FAULT.isdisjoint({str(error.get("code")), str(error.get("type"))})
-    return isinstance(error, str) and any(mark in error for mark in _OLLAMA_OUR_FAULT)
+        marks = {_word(error, "code"), _word(error, "type")}
+        return _word(error, "param") == "model" or not _OUR_FAULT.isdisjoint(marks) or bool(_LITELLM_MODEL.match(_word(error, "message")))
+    return isinstance(error, str) and bool(_OLLAMA_MODEL.match(error))
+
+
+def _not_taken(error: dict[str, object]) -> str | None:
+    """The parameter of ours that this model does not take, as OpenAI or LiteLLM says it."""
+    message = _word(error, "message")
+    if message.startswith(_LITELLM_PARAMETER):
+        return next((name for name in _PARAMETERS if f"'{name}'" in message[:500]), None)
+    return next((name for name in _PARAMETERS if _word(error, "param") == name and _word(error, "code").startswith("unsupported_")), None)
+
+
+def _word(error: dict[str, object], name: str) -> str:
+    value = error.get(name)
+    return value if isinstance(value, str) else ""
 
 
 def _error_of(body: bytes) -> object:

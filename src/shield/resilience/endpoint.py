@@ -110,7 +110,8 @@ class JsonEndpoint:
         if status in {401, 403} and self._key.renewed(key):
             status, headers, content = await self._exchange(path, body, self._key.current(), max_bytes)
         if status != 200:
-            raise answer_error(self._service, status, content, retry_after_seconds(headers.get("retry-after")))
+            asked = headers.get("retry-after") or headers.get("llm_provider-retry-after")  # what LiteLLM hands on from behind it
+            raise answer_error(self._service, status, content, retry_after_seconds(asked))
         return content
 
     async def _exchange(self, path: str, body: dict[str, Any], key: str | None, max_bytes: int) -> tuple[int, httpx.Headers, bytes]:

@@ -233,6 +233,23 @@ async def test_a_rotated_key_is_picked_up_without_an_error(provider: str, tmp_pa
         await embedder.embed(["a"])
 
 
+async def test_an_endpoint_that_knows_no_encoding_is_asked_without_it_from_then_on() -> None:
+    seen: list[bool] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        body = await request.json()
+        seen.append("encoding_format" in body)
+        if seen[-1]:
+            message = "litellm.UnsupportedParamsError: Setting {'encoding_format': 'base64'} is not supported by ollama."
+            return web.json_response({"error": {"message": message, "param": None, "code": "400"}}, status=400)
+        return web.json_response(openai_answer(body["input"], encoded=False))
+
+    async with an_endpoint("/v1/embeddings", answer) as url, an_embedder("openai", url) as embedder:
+        await embedder.embed(["a"])
+        assert (await embedder.embed(["bb"]))[0] == pytest.approx(unit("bb"), abs=1e-6)
+    assert seen == [True, False, False]
+
+
 async def test_an_answer_is_read_up_to_what_its_vectors_can_need() -> None:
     async def flood(_request: web.Request) -> web.Response:
         return web.Response(text=f'{{"data": [], "rest": "{"x" * 2_000_000}"}}')

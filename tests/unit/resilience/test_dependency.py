@@ -41,6 +41,14 @@ class TestRetryAfter:
 LITELLM_MODEL = {
     "error": {"message": "Invalid model name passed in model=x", "type": "invalid_request_error", "param": "model", "code": "400"}
 }
+LITELLM_NO_MODEL = {
+    "error": {"message": "/embeddings: Invalid model name passed in model=x. Call `/v1/models`", "param": None, "code": "400"}
+}
+LITELLM_WRONG_KEY = {"error": {"message": "No connected db.", "type": "no_db_connection", "param": None, "code": "400"}}
+LITELLM_ECHO = {"error": {"message": "litellm.BadRequestError: Invalid model name passed in model=", "param": None, "code": "400"}}
+LITELLM_PARAMETER = {
+    "error": {"message": "litellm.UnsupportedParamsError: Setting {'encoding_format': 'base64'} is not supported by ollama."}
+}
 LITELLM_BUDGET = {"error": {"message": "Budget has been exceeded!", "type": "budget_exceeded", "param": None, "code": "400"}}
 OPENAI_CREDIT = {"error": {"message": "You exceeded your current quota", "type": "insufficient_quota", "code": "insufficient_quota"}}
 OPENAI_TOO_LONG = {
@@ -54,11 +62,15 @@ class TestMeaning:
         ("status", "body", "expected"),
         [
             (400, LITELLM_MODEL, DependencyMisconfigured),
+            (400, LITELLM_NO_MODEL, DependencyMisconfigured),
+            (400, LITELLM_WRONG_KEY, DependencyMisconfigured),
+            (400, LITELLM_ECHO, DependencyRejected),
             (400, LITELLM_BUDGET, DependencyMisconfigured),
             (429, OPENAI_CREDIT, DependencyMisconfigured),
             (402, {}, DependencyMisconfigured),
             (400, {"error": '"all-minilm" does not support chat'}, DependencyMisconfigured),
             (404, {"error": "model 'x' not found"}, DependencyMisconfigured),
+            (400, {"error": "cannot read: the page says that x does not support y"}, DependencyRejected),
             (400, OPENAI_TOO_LONG, DependencyRejected),
             (400, {"error": "the input length exceeds the context length"}, DependencyRejected),
             (400, OPENAI_PARAMETER, DependencyRejected),
@@ -75,6 +87,7 @@ class TestMeaning:
 
     def test_a_parameter_that_is_not_taken_is_named_if_it_is_one_of_ours(self) -> None:
         assert answer_error("llm", 400, json.dumps(OPENAI_PARAMETER).encode()).details["parameter"] == "max_tokens"
+        assert answer_error("llm", 400, json.dumps(LITELLM_PARAMETER).encode()).details["parameter"] == "encoding_format"
         foreign = {"error": {"param": "our secret text", "code": "unsupported_parameter"}}
         assert "parameter" not in answer_error("llm", 400, json.dumps(foreign).encode()).details
 

@@ -45,6 +45,8 @@ class _HttpEmbedder(ABC):
         self._settings = settings
         self._breakers = breakers
         key = RotatingKey(settings.api_key, settings.api_key_file)
+        self._plain = False
+        """Whether the endpoint knows no `encoding_format`, as LiteLLM before most models."""
         self._endpoint = JsonEndpoint(service, "embedding endpoint", settings.base_url or "", key)
 
     @property
@@ -88,7 +90,14 @@ class _HttpEmbedder(ABC):
 
     async def _request(self, texts: list[str]) -> Floats:
         most = len(texts) * self.dim * _MAX_NUMBER + _MAX_REST
-        answer = await self._endpoint.post(self.path, self._body(texts), max_bytes=most, timeout=self._settings.timeout.total_seconds())
+        body = self._body(texts)
+        try:
+            answer = await self._endpoint.post(self.path, body, max_bytes=most, timeout=self._settings.timeout.total_seconds())
+        except DependencyRejected as error:
+            if error.details.get("parameter") not in body:
+                raise
+            self._plain = True
+            return await self._request(texts)
         try:
             rows = self._rows(answer)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, binascii.Error) as error:
@@ -126,7 +135,7 @@ class OpenAIEmbedder(_HttpEmbedder):
     path = "/v1/embeddings"
 
     def _body(self, texts: list[str]) -> dict[str, Any]:
-        return {"model": self.model, "input": texts, "encoding_format": "base64"}
+        return {"model": self.model, "input": texts} | ({} if self._plain else {"encoding_format": "base64"})
 
     def _rows(self, answer: Any) -> list[Floats]:
         items = sorted(answer["data"], key=lambda item: int(item["index"]))
