@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from shield.database.engine import create_engine
 from shield.database.migrate import check_version, upgrade, wait_for_schema
 from shield.jobs.events import JobEvents
 from shield.jobs.model import FLEET, Job, JobId, JobKind
+from shield.jobs.registry import Workers
 from shield.jobs.repository import JobRepository
 from shield.knowledge.bases import Bases
 from shield.knowledge.deletion import Deletion
@@ -44,6 +45,9 @@ from shield.service.cursors import Cursors, cursor_secret
 from shield.service.parts import Parts
 from shield.service.views import seconds_between
 from shield.settings import Settings
+from shield.sources.browser.find import NEED as BROWSER
+from shield.sources.browser.find import find_chromium
+from shield.sources.browser.renderer import ChromiumRenderer, create_renderer
 from shield.sources.crawl import Crawler
 from shield.sources.fetch import create_fetcher
 from shield.sources.files.convert import Converter
@@ -170,6 +174,7 @@ async def answering(core: Core, stack: AsyncExitStack, notify: Wake) -> Answerin
         embedder=core.embedder,
         llm=core.llm,
         probes=probes.of(core.engine, core.index, settings, core.breakers),
+        offers=_offers(core),
         notify=notify,
     )
     return Answering(core, parts, Sweeper(core.engine, core.index, core.embedder, settings.library))
@@ -189,13 +194,28 @@ def working(core: Core, stack: AsyncExitStack, *, runner: str = FLEET, scratch: 
         core.engine, core.index, core.embedder, settings.data_dir, erase_upload=core.uploads.erase, settings=settings.library
     )
     tools = Tools(core.engine, core.jobs, core.bases, core.library, deletion, core.uploads, converter, core.metrics.document)
-    return Working(core, _worker(core, tools, runner), graph, converter)
+    renderer = create_renderer(settings)
+    if renderer is not None:
+        stack.push_async_callback(renderer.close)
+    return Working(core, _worker(core, tools, runner, renderer), graph, converter)
 
 
-def _worker(core: Core, tools: Tools, runner: str) -> Worker:
+def _offers(core: Core) -> Callable[[], Awaitable[frozenset[str]]]:
+    """What the workers can do: in a fleet, as they say themselves; in one process, what this machine has."""
+    if core.settings.mode == "server":
+        return Workers(core.engine, core.settings.jobs).offers
+    here = frozenset({BROWSER}) if find_chromium(core.settings.browser) else frozenset()
+
+    async def offers() -> frozenset[str]:
+        return here
+
+    return offers
+
+
+def _worker(core: Core, tools: Tools, runner: str, renderer: ChromiumRenderer | None) -> Worker:
     settings = core.settings
     fetcher = create_fetcher(settings)
-    crawler = Crawler(tools.engine, fetcher, settings.crawl)
+    crawler = Crawler(tools.engine, fetcher, settings.crawl, renderer)
     by_principal = {}
     if runner == FLEET and settings.mode == "embedded":  # the samples are pages of this very server
         own_site = settings.egress.model_copy(update={"allow": (*settings.egress.allow, f"127.0.0.1/32:{settings.port}")})
@@ -214,4 +234,5 @@ def _worker(core: Core, tools: Tools, runner: str) -> Worker:
         JobKind.REINDEX: ReindexHandler(indexing),
         JobKind.REBUILD: RebuildHandler(indexing),
     }
-    return Worker(core.jobs, handlers, settings.jobs, core.events, runner=runner, ended=ended)
+    offers = frozenset({BROWSER}) if renderer is not None else frozenset()
+    return Worker(core.jobs, handlers, settings.jobs, core.events, runner=runner, offers=offers, ended=ended)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -41,6 +41,10 @@ def crawl(
         list[str] | None, typer.Option(help="Follow only links whose path matches, such as '/docs/**' (repeatable).")
     ] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Never request links whose path matches (repeatable).")] = None,
+    render: Annotated[
+        Literal["http", "browser", "auto"] | None,
+        typer.Option(help="Run pages' scripts: of none, of every page, or of those that are empty without; default: auto if possible."),
+    ] = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="Fetch every page anew, unchanged or not.")] = False,
     remove_vanished: Annotated[
         bool, typer.Option("--remove-vanished", help="Remove the documents of pages that the site has no more.")
@@ -65,6 +69,7 @@ def crawl(
             "sitemaps": sitemap or [],
             "include": include or [],
             "exclude": exclude or [],
+            "render": render,
             "refresh": refresh,
             "remove_vanished": remove_vanished,
             "metadata": metadata,

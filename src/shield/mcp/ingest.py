@@ -33,7 +33,7 @@ Include = Annotated[list[Glob] | None, like(CrawlSpec, "include")]
 Exclude = Annotated[list[Glob] | None, like(CrawlSpec, "exclude")]
 Refresh = Annotated[bool, like(CrawlSpec, "refresh")]
 RemoveVanished = Annotated[bool, like(CrawlSpec, "remove_vanished")]
-Render = Annotated[Literal["http", "browser", "auto"], like(CrawlSpec, "render")]
+Render = Annotated[Literal["http", "browser", "auto"] | None, like(CrawlSpec, "render")]
 CrawlDelay = Annotated[float | None, like(CrawlSpec, "accept_crawl_delay")]
 
 DocumentUrl = Annotated[Url | None, like(DocumentSpec, "url")]
@@ -65,7 +65,7 @@ def register(box: Toolbox) -> None:
         sitemaps: Sitemaps = None,
         include: Include = None,
         exclude: Exclude = None,
-        render: Render = "http",
+        render: Render = None,
         accept_crawl_delay: CrawlDelay = None,
         refresh: Refresh = False,
         remove_vanished: RemoveVanished = False,

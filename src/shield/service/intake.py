@@ -33,6 +33,7 @@ from shield.service.audit import record
 from shield.service.jobs import JobCases
 from shield.service.models import CrawlSpec, DocumentSpec, IngestRequest, JobView, UploadCreate, UploadView
 from shield.service.quota import check_bytes
+from shield.sources.browser.find import NEED as BROWSER
 from shield.sources.sitemap import AUTO
 from shield.sources.uploads import Upload
 from shield.sources.urls import Scope as CrawlScope
@@ -60,11 +61,11 @@ class IntakeCases(JobCases):
         if isinstance(request.spec, CrawlSpec):
             if request.spec.remove_vanished:
                 who.require(Scope.KB_WRITE)  # it deletes
-            kind, spec, size, upload = JobKind.CRAWL, _crawl(request.spec), 0, None
-            needs = ("browser",) if request.spec.render == "browser" else ()
-            if not set(needs) <= self.parts.offers:
-                raise PageNeedsBrowser  # now, not after a day in the queue
-            fingerprint: dict[str, Any] = spec
+            kind, size, upload = JobKind.CRAWL, 0, None
+            render = await self._render(request.spec.render)
+            needs = (BROWSER,) if render == "browser" else ()
+            fingerprint: dict[str, Any] = _crawl(request.spec)
+            spec = {**fingerprint, "render": render}
         else:
             kind, needs = JobKind.INGEST, ()
             spec, fingerprint, size, upload = await self._document(who, request.spec, local_caller=local_caller)
@@ -89,6 +90,15 @@ class IntakeCases(JobCases):
                 budget_tokens=budget,
             )
         )
+
+    async def _render(self, asked: str | None) -> str:
+        """How a crawl's pages are read; decided now, so that each run of the job reads them alike."""
+        if asked == "http":
+            return asked
+        offered = BROWSER in await self.parts.offers()
+        if asked == "browser" and not offered:
+            raise PageNeedsBrowser  # now, not after a day in the queue
+        return asked or ("auto" if offered else "http")
 
     async def delete_document(self, who: Principal, document_id: UUID, *, knowledge_base: str = "default") -> JobView:
         """Accept a deletion; an unknown document is refused now, not later."""

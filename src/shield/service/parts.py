@@ -30,6 +30,11 @@ def _nobody(_job: JobId | None = None) -> None:
     """No worker lives in this process."""
 
 
+async def _nothing() -> frozenset[str]:
+    """No worker offers anything special."""
+    return frozenset()
+
+
 @dataclass(frozen=True)
 class Parts:
     """The components of one process."""
@@ -49,7 +54,7 @@ class Parts:
     embedder: CachedEmbedder
     llm: Llm | None = None
     probes: Sequence[Probe] = ()
-    offers: frozenset[str] = frozenset()
-    """Needs that workers of this installation can meet (`browser`, `ocr`)."""
+    offers: Callable[[], Awaitable[frozenset[str]]] = field(default=_nothing)
+    """Tells which needs the workers of this installation can meet right now (`browser`)."""
     notify: Callable[[JobId | None], None] = field(default=_nobody)
     """Wake the worker of this process: there is a new job, or (with an id) this running one was cancelled."""

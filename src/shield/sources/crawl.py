@@ -40,6 +40,7 @@ from shield.errors import (
     PageDuplicate,
     PageExcluded,
     PageLeftScope,
+    PageNeedsBrowser,
     RobotsDelayTooLong,
     RobotsDenied,
     ShieldError,
@@ -48,7 +49,8 @@ from shield.errors import (
 )
 from shield.jobs.model import Claim
 from shield.settings import CrawlSettings
-from shield.sources.fetch import Fetched, Fetcher
+from shield.sources.browser.shell import needs_browser
+from shield.sources.fetch import HTML_TYPES, Fetched, Fetcher, Gate
 from shield.sources.frontier import FAILED, SKIPPED, Answer, Content, Frontier, Row
 from shield.sources.globs import Globs
 from shield.sources.model import Converted
@@ -82,6 +84,8 @@ class CrawlPlan:
     """Longest pause, in seconds, that robots.txt may ask for; default: the setting."""
     recipe: str | None = None
     """What decides what a page is turned into; None: nothing is remembered from crawl to crawl."""
+    render: str = "http"
+    """How pages are read: `http`; `browser`: each HTML page as its scripts leave it; `auto`: only those that are empty without."""
     refresh: bool = False
     """Request, convert and store every page anew, whatever earlier crawls know."""
 
@@ -94,6 +98,13 @@ class Page:
     links: Sequence[str]
     """As it names them, in their order."""
     text_hash: str
+
+
+class Renderer(Protocol):
+    """Shows a page in a browser."""
+
+    async def render(self, page: Fetched, follow: Callable[[str], Awaitable[Fetched]]) -> Fetched:
+        """The page as its scripts leave it; `follow` fetches where they lead on to. Raises ShieldError: the page's outcome."""
 
 
 class PageSink(Protocol):
@@ -121,11 +132,13 @@ class PageSink(Protocol):
 class Crawler:
     """Runs crawl jobs; one a process, so that robots.txt and politeness are shared."""
 
-    def __init__(self, engine: AsyncEngine, fetcher: Fetcher, settings: CrawlSettings) -> None:
+    def __init__(self, engine: AsyncEngine, fetcher: Fetcher, settings: CrawlSettings, renderer: Renderer | None = None) -> None:
+        """`renderer`: None where no browser may be used; a page that needs one is then `page.needs_browser`."""
         self._engine = engine
         self._fetcher = fetcher
         self._settings = settings
         self._robots = Robots(fetcher, settings)
+        self._renderer = renderer
 
     async def run(self, claim: Claim, plan: CrawlPlan, sink: PageSink, checkpoint: Checkpoint) -> None:
         """Crawl to the end, or on from where an earlier run of the job stopped.
@@ -149,7 +162,7 @@ class Crawler:
             await frontier.adopt(claim.job.retry_of)
         bounds = _Bounds.of(plan)
         revisits = self._revisits(claim, plan, bounds)
-        await _Run(self._fetcher, self._robots, self._settings, frontier, plan, bounds, revisits, sink, checkpoint).crawl()
+        await _Run(self._fetcher, self._robots, self._renderer, self._settings, frontier, plan, bounds, revisits, sink, checkpoint).crawl()
 
     async def gone(self, claim: Claim, plan: CrawlPlan) -> list[Gone]:
         """The documents of earlier crawls whose pages the site has no more, once `run` has ended.
@@ -166,7 +179,7 @@ class Crawler:
             return None
         # The links that are kept of a page are those that its crawl could follow.
         scope = [str(bounds.scope.start), sorted(map(repr, bounds.scope.exact)), sorted(map(repr, bounds.scope.below))]
-        what = [plan.recipe, scope, sorted(plan.include), sorted(plan.exclude), self._settings.max_links]
+        what = [plan.recipe, plan.render, scope, sorted(plan.include), sorted(plan.exclude), self._settings.max_links]
         recipe = hashlib.sha256(json.dumps(what).encode()).hexdigest()
         return Revisits(self._engine, claim.job.knowledge_base_id, claim.job.id, start=canonical(plan.url), recipe=recipe)
 
@@ -193,6 +206,7 @@ class _Run:
 
     fetcher: Fetcher
     robots: Robots
+    renderer: Renderer | None
     settings: CrawlSettings
     frontier: Frontier
     plan: CrawlPlan
@@ -280,7 +294,7 @@ class _Run:
             known = await self._known(row.url)
             gate = partial(self._gate, anywhere=row.number == _START)
             fetched = await self.fetcher.fetch(row.url, gate=gate, sent=sent, validators=known.validators if known else None)
-            answer = Answer(counted=True, fetched=fetched)
+            answer = Answer(counted=True, fetched=await self._shown(fetched, gate))
         except ShieldError as error:
             if not blames_content(error):
                 raise
@@ -288,6 +302,16 @@ class _Run:
         await self.frontier.store(row.number, answer)
         self.undecided -= 1
         self.counted += answer.counted
+
+    async def _shown(self, fetched: Fetched, gate: Gate) -> Fetched:
+        """The page as it was sent, or as a browser shows it."""
+        if self.plan.render == "http" or fetched.status == NOT_MODIFIED or fetched.content_type not in HTML_TYPES:
+            return fetched
+        if self.plan.render == "auto" and not await asyncio.to_thread(needs_browser, fetched.body):
+            return fetched
+        if self.renderer is None:
+            raise PageNeedsBrowser
+        return await self.renderer.render(fetched, partial(self.fetcher.fetch, gate=gate))
 
     async def _known(self, url: str) -> Known | None:
         return None if self.revisits is None or self.plan.refresh else await self.revisits.known(url)

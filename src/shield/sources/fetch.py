@@ -42,6 +42,7 @@ from shield.sources.urls import canonical, join
 if TYPE_CHECKING:
     from aiohttp import ClientResponse
 
+HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
 _OFFICE = "application/vnd.openxmlformats-officedocument"
 FILE_TYPES = frozenset(
     {

@@ -276,6 +276,7 @@ def _plan(spec: dict[str, Any], recipe: str) -> CrawlPlan:
         sitemaps=tuple(spec.get("sitemaps") or ()),
         include=tuple(spec.get("include") or ()),
         exclude=tuple(spec.get("exclude") or ()),
+        render=spec.get("render") or "http",
         accept_crawl_delay=spec.get("accept_crawl_delay"),
         recipe=recipe,
         refresh=bool(spec.get("refresh")),

@@ -34,8 +34,9 @@ class CrawlSpec(Input):
     """Follow only links whose path matches one of these globs: `*` within a segment, `**` across, such as `/docs/**`."""
     exclude: list[Glob] = Field(default_factory=list, max_length=50)
     """Never request links whose path matches one of these globs; with `?` in a glob the query counts, too."""
-    render: Literal["http", "browser", "auto"] = "http"
-    """How pages are read; `browser` needs a worker with Chromium."""
+    render: Literal["http", "browser", "auto"] | None = None
+    """How pages are read: `http`; `browser` runs the scripts of every page; `auto` only of pages that are empty without them. Default:
+    `auto` where a worker has Chromium, else `http`."""
     accept_crawl_delay: Number | None = Field(None, ge=0, le=3600)
     """Longest pause between pages, in seconds, that robots.txt may ask for."""
     refresh: bool = Field(False, strict=True)

@@ -26,13 +26,12 @@ from shield.sources.browser.cdp import BrowserGone, CallFailed
 from shield.sources.browser.chromium import Chromium
 from shield.sources.browser.proxy import GREETING, Lane
 from shield.sources.browser.shell import shows_nothing
-from shield.sources.fetch import Fetched
+from shield.sources.fetch import HTML_TYPES, Fetched
 from shield.sources.urls import canonical
 
 Follow = Callable[[str], Awaitable[Fetched]]
 """Fetches the address a page leads on to, with the crawl's own gate."""
 
-HTML = frozenset({"text/html", "application/xhtml+xml"})
 _LOADED = frozenset({"Script", "Stylesheet", "XHR", "Fetch", "Preflight"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
 _CLOSED = """
@@ -300,7 +299,7 @@ class Tab:
             except ShieldError as error:
                 self._refusal = error
                 return self._stay(request)
-            if document.content_type not in HTML:
+            if document.content_type not in HTML_TYPES:
                 return self._stay(request)
             if document.final_url == address:
                 self._shown = document
