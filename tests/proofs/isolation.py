@@ -74,6 +74,8 @@ class Questioner:
 
     world: World
     report: Report
+    names: frozenset[str] | None = None
+    """Only these routes and tools; None = all."""
 
     async def everybody(self, only: Iterable[str] | None = None) -> None:
         """All callers, those who may come last; `only` some of `other`, `reader`, `bad`, `owner`."""
@@ -92,8 +94,8 @@ class Questioner:
 
     def _cases(self) -> Iterator[tuple[str, Case]]:
         served = routes_of(self.world.app) | routes_of(self.world.mcp_app)
-        yield from ((name, case) for name, case in ROUTES.items() if name in served and case.kind is not Kind.MCP)
-        yield from TOOLS.items()
+        routes = ((name, case) for name, case in ROUTES.items() if name in served and case.kind is not Kind.MCP)
+        yield from ((name, case) for name, case in (*routes, *TOOLS.items()) if self.names is None or name in self.names)
 
     # -- what each caller must meet -----------------------------------------------------------------------------------
 
@@ -104,7 +106,7 @@ class Questioner:
         if case.kind is Kind.PUBLIC:
             self.report.note(f"{name}: {who} got {answer.status}", good=answer.status not in (401, 403))
         elif case.kind is Kind.TOKEN:
-            await self._same(name, case, who, self.world.bad[who], self.world.target, Target.phantom())
+            await self._same(name, case, who, self.world.bad[who], answer, (self.world.target, Target.phantom()))
         elif not (case.kind is Kind.INTERNAL and who == "hop token that only asks"):  # what that one is for
             good = answer.status == 401 and answer.code().startswith("auth.")
             good &= case.kind is Kind.INTERNAL or answer.headers.get("www-authenticate", "").startswith("Bearer ")
@@ -123,7 +125,7 @@ class Questioner:
         if case.kind in (Kind.GRANTED, Kind.OWNED, Kind.ADMIN, Kind.TOKEN):
             wanted = {403} if case.kind is Kind.ADMIN else {403, 404} if forbidden else {404}
             self.report.note(f"{name}: {who} got {answer.status} instead of {wanted}", good=answer.status in wanted)
-            await self._same(name, case, who, credential, target, Target.phantom())
+            await self._same(name, case, who, credential, answer, (target, Target.phantom()))
         elif case.kind is Kind.OWN:
             good = answer.status == 403 if forbidden else answer.status < 300
             self.report.note(f"{name}: {who} got {answer.status}", good=good)
@@ -132,7 +134,8 @@ class Questioner:
         if case.kind is Kind.GRANTED and who == "other":  # the owner's things, looked for in a base of one's own
             sideways = await self._call(name, case, credential, target.in_base(ELSEWHERE))
             self._holds_nothing(name, f"{who} sideways", sideways)
-            await self._same(name, case, f"{who} sideways", credential, target.in_base(ELSEWHERE), Target.phantom(ELSEWHERE), bodies=False)
+            pair = (target.in_base(ELSEWHERE), Target.phantom(ELSEWHERE))
+            await self._same(name, case, f"{who} sideways", credential, sideways, pair, bodies=False)
 
     async def _control(self, name: str, case: Case) -> None:
         """Those who may: the request is a good one."""
@@ -144,11 +147,11 @@ class Questioner:
         self.report.note(f"{name}: {who} got {answer.status} {answer.body[:200]}", good=gone or answer.status in (200, 201, 202, 409, 503))
 
     async def _same(
-        self, name: str, case: Case, who: str, credential: str | None, real: Target, phantom: Target, *, bodies: bool = True
+        self, name: str, case: Case, who: str, credential: str | None, answer: Answer, pair: tuple[Target, Target], *, bodies: bool = True
     ) -> None:
-        """What exists and what does not get one answer."""
-        first, second = await self._call(name, case, credential, real), await self._call(name, case, credential, phantom)
-        one, two = first.without(real), second.without(phantom)
+        """What exists (`answer` to the first of the pair) and what does not get one answer."""
+        real, phantom = pair
+        one, two = answer.without(real), (await self._call(name, case, credential, phantom)).without(phantom)
         same = one == two if bodies else one[0] == two[0]
         self.report.note(f"{name}: {who} can tell what exists: {one} / {two}", good=same)
 
@@ -206,10 +209,10 @@ def missing_cases(world: World) -> list[str]:
     return sorted((served - set(ROUTES)) | (set(ROUTES) - served - optional) | (world.tools ^ set(TOOLS)))
 
 
-async def question(world: World, only: Iterable[str] | None = None) -> Report:
-    """Everything by everybody."""
+async def question(world: World, only: Iterable[str] | None = None, names: frozenset[str] | None = None) -> Report:
+    """Everything by everybody, or some of it by some."""
     report = Report(missing=missing_cases(world))
-    await Questioner(world, report).everybody(only)
+    await Questioner(world, report, names).everybody(only)
     return report
 
 
