@@ -38,6 +38,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         raise pytest.UsageError(f"tests/budget.toml names what does not exist: {unknown}")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which vector indexes the contract tests ran on, where they ran."""
+    ran = [
+        report.nodeid
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if "tests/contract/test_vectors" in getattr(report, "nodeid", "")
+    ]
+    if ran:
+        names = [name for name in ("edge", "qdrant_peer", "qdrant_server") if any(f"[{name}" in node or f"-{name}" in node for node in ran)]
+        hint = "" if "qdrant_server" in names else "; set SHIELD_TEST_QDRANT_URL for a real Qdrant server"
+        terminalreporter.write_line(f"vector contract ran on: {', '.join(names)}{hint}")
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedPostgres]:
     """A private PostgreSQL for this test process, with a migrated template database."""

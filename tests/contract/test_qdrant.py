@@ -7,9 +7,11 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from qdrant_client import models
 
 from shield.errors import (
     CircuitOpen,
@@ -19,6 +21,7 @@ from shield.errors import (
     DependencyUnavailable,
     ShieldError,
 )
+from shield.knowledge.vectors.port import SpaceKey, VectorFilter
 from shield.knowledge.vectors.qdrant import QdrantIndex, _collection
 from tests.contract.conftest import a_qdrant_index
 from tests.contract.test_vectors import DIM, a_point, a_space, dense, find, the_corpus
@@ -124,6 +127,87 @@ async def test_every_request_names_its_tenant(index: QdrantIndex, qdrant_peer: Q
     assert await index.count(mine) == 1
     await index.drop(mine)
     await index.drop(others)
+
+
+class TestLayout:
+    """What a collection is made of, as the peer was asked for it."""
+
+    async def made(self, peer: QdrantPeer, **settings: Any) -> models.CreateCollection:
+        index, space = a_qdrant_index(peer.url, **settings), a_space()
+        await index.upsert(space, [a_point("pump")])
+        await index.close()
+        made: models.CreateCollection = peer.app.state.made[_collection(space)]
+        assert peer.app.state.indexes[_collection(space)] == {"kb": "keyword", "document": "keyword", "revision": "integer"}
+        return made
+
+    async def test_tenants_have_graphs_of_their_own_and_vectors_lie_in_files(self, index: QdrantIndex, qdrant_peer: QdrantPeer) -> None:
+        made = await self.made(qdrant_peer)
+        assert made.hnsw_config is not None
+        assert (made.hnsw_config.m, made.hnsw_config.payload_m) == (0, 16)
+        assert made.vectors["dense"].on_disk  # type: ignore[index]
+        assert isinstance(made.quantization_config, models.ScalarQuantization)
+        assert made.quantization_config.scalar.type == "int8"
+        assert (made.replication_factor, made.write_consistency_factor) == (None, None)
+
+    async def test_on_a_cluster_a_majority_acknowledges(self, index: QdrantIndex, qdrant_peer: QdrantPeer) -> None:
+        made = await self.made(qdrant_peer, replicas=3, quantization="none", on_disk=False)
+        assert (made.replication_factor, made.write_consistency_factor) == (3, 2)
+        assert made.quantization_config is None
+
+
+class TestFieldIndexes:
+    async def filtered(self, index: QdrantIndex, space: SpaceKey, **must: object) -> int:
+        where = VectorFilter({f"metadata.{name}": value for name, value in must.items()})  # type: ignore[misc]
+        return len(await find(index, space, "pump", where=where))
+
+    @pytest.fixture
+    async def space(self, index: QdrantIndex) -> SpaceKey:
+        space = a_space()
+        await index.upsert(space, [a_point("pump", fields={f"metadata.{name}": name for name in "abc"} | {"metadata.n": 5})])
+        return space
+
+    async def test_a_field_is_indexed_when_a_filter_first_finds_something_by_it(
+        self, index: QdrantIndex, qdrant_peer: QdrantPeer, space: SpaceKey
+    ) -> None:
+        assert await self.filtered(index, space, a="a", n=5) == 1
+        assert await self.filtered(index, space, nobody_has_it="x") == 0
+        indexes = qdrant_peer.app.state.indexes[_collection(space)]
+        assert {key: kind for key, kind in indexes.items() if key.startswith("f-")} == {
+            "f-metadata_2e_a": "keyword",
+            "f-metadata_2e_n": "float",
+        }
+
+    async def test_their_number_is_bounded_over_all_processes(self, index: QdrantIndex, qdrant_peer: QdrantPeer, space: SpaceKey) -> None:
+        assert await self.filtered(index, space, a="a") == 1
+        other = a_qdrant_index(qdrant_peer.url, max_field_indexes=2)
+        assert [await self.filtered(other, space, **{name: name}) for name in "bca"] == [1, 1, 1]
+        await other.close()
+        assert sorted(key for key in qdrant_peer.app.state.indexes[_collection(space)] if key.startswith("f-")) == [
+            "f-metadata_2e_a",
+            "f-metadata_2e_b",
+        ]
+
+    async def test_a_server_that_demands_indexes_gets_them_as_far_as_there_is_room(
+        self, index: QdrantIndex, qdrant_peer: QdrantPeer, space: SpaceKey
+    ) -> None:
+        qdrant_peer.app.state.strict = True
+        try:
+            assert await self.filtered(index, space, a="a") == 1
+            full = a_qdrant_index(qdrant_peer.url, max_field_indexes=1)
+            with pytest.raises(DependencyRejected):
+                await self.filtered(full, space, b="b")
+            await full.close()
+        finally:
+            qdrant_peer.app.state.strict = False
+
+    async def test_an_index_that_cannot_be_made_does_not_cost_the_answer(
+        self, index: QdrantIndex, qdrant_peer: QdrantPeer, space: SpaceKey
+    ) -> None:
+        qdrant_peer.app.state.fail_indexes = True
+        try:
+            assert await self.filtered(index, space, a="a") == 1
+        finally:
+            qdrant_peer.app.state.fail_indexes = False
 
 
 class TestPeer:

@@ -286,6 +286,14 @@ class TestSpaces:
 
 
 class TestDeleting:
+    async def test_points_go_by_id_and_unknown_ones_are_no_error(self, vectors: VectorIndex) -> None:
+        space = a_space()
+        await vectors.delete_points(space, [uuid4()])
+        await vectors.upsert(space, the_corpus())
+        await vectors.delete_points(space, [point_id(KB, DOCUMENT, 1, 2), uuid4()])
+        await vectors.delete_points(space, [])
+        assert sorted(payload["ordinal"] for _, payload in await listed(vectors, space)) == [0, 1, 3, 4, 5, 6, 7]  # type: ignore[type-var]
+
     async def test_a_revision_goes_and_the_others_stay(self, vectors: VectorIndex) -> None:
         space, other = a_space(), uuid4()
         await vectors.upsert(space, [a_point("pump", 0, revision=number) for number in (1, 2, 3)])

@@ -23,7 +23,6 @@ from tests.integration.knowledge.conftest import Around, Crash
 from tests.integration.knowledge.moving import NEW, OLD, TOPICS, Moving, about, moving
 from tests.peers.qdrant import QdrantPeer
 
-
 on_both = pytest.mark.parametrize("index", ["edge", "qdrant_peer"], indirect=True)
 
 

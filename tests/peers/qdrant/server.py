@@ -97,6 +97,7 @@ def create_app(api_key: str | None = None) -> Starlette:
     app.state.made = {}  # how each collection was made
     app.state.indexes = {}  # its indexed fields, with the index's type
     app.state.strict = False
+    app.state.fail_indexes = False
     return app
 
 
@@ -153,9 +154,12 @@ def _info(client: QdrantClient, request: Request, _body: Any) -> Any:
 
 def _create_index(client: QdrantClient, request: Request, body: Any) -> Any:
     name = _known(client, request)
+    if request.app.state.fail_indexes:
+        raise Refusal(500, "Service internal error: forced")
     wanted: Any = TypeAdapter(models.CreateFieldIndex).validate_python(body)
     schema = wanted.field_schema
-    request.app.state.indexes.setdefault(name, {})[wanted.field_name] = str(getattr(schema, "type", schema))
+    kind = getattr(schema, "type", schema)
+    request.app.state.indexes.setdefault(name, {})[wanted.field_name] = str(getattr(kind, "value", kind))
     return client.create_payload_index(name, wanted.field_name, schema)
 
 
