@@ -46,7 +46,6 @@ from shield.service.parts import Parts
 from shield.service.views import seconds_between
 from shield.settings import Settings
 from shield.sources.browser.find import NEED as BROWSER
-from shield.sources.browser.find import find_chromium
 from shield.sources.browser.renderer import ChromiumRenderer, create_renderer
 from shield.sources.crawl import Crawler
 from shield.sources.fetch import create_fetcher
@@ -59,6 +58,8 @@ from shield.worker.pipeline import CrawlHandler, DeleteHandler, IngestHandler, T
 from shield.worker.reindex import RebuildHandler, ReindexHandler, index_tools
 
 log = structlog.get_logger(__name__)
+
+Offers = Callable[[], Awaitable[frozenset[str]]]
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,16 @@ class Working:
     worker: Worker
     runner: GraphRunner
     converter: Converter
+    offers: frozenset[str]
+    """The needs it can meet."""
 
     def work(self, stop: asyncio.Event) -> dict[str, Coroutine[Any, Any, None]]:
         """What runs until `stop` is set, by name."""
         return {"worker": self.worker.run(stop), "graph": self.runner.run(stop)}
+
+    async def offered(self) -> frozenset[str]:
+        """The needs it can meet, as intake asks for them."""
+        return self.offers
 
 
 @dataclass
@@ -153,8 +160,11 @@ async def connect_core(settings: Settings, dsn: str, stack: AsyncExitStack, *, m
     )
 
 
-async def answering(core: Core, stack: AsyncExitStack, notify: Wake) -> Answering:
-    """The half that answers; `notify` is called with each accepted or cancelled job."""
+async def answering(core: Core, stack: AsyncExitStack, notify: Wake, *, offers: Offers | None = None) -> Answering:
+    """The half that answers; `notify` is called with each accepted or cancelled job.
+
+    `offers`: what those can do who will run the accepted jobs; by default the workers of the fleet.
+    """
     settings = core.settings
     graph = GraphReader(core.engine, core.dsn, core.embedder, settings)
     stack.push_async_callback(graph.close)
@@ -174,7 +184,7 @@ async def answering(core: Core, stack: AsyncExitStack, notify: Wake) -> Answerin
         embedder=core.embedder,
         llm=core.llm,
         probes=probes.of(core.engine, core.index, settings, core.breakers),
-        offers=_offers(core),
+        offers=offers or Workers(core.engine, settings.jobs).offers,
         notify=notify,
     )
     return Answering(core, parts, Sweeper(core.engine, core.index, core.embedder, settings.library))
@@ -197,22 +207,11 @@ def working(core: Core, stack: AsyncExitStack, *, runner: str = FLEET, scratch: 
     renderer = create_renderer(settings)
     if renderer is not None:
         stack.push_async_callback(renderer.close)
-    return Working(core, _worker(core, tools, runner, renderer), graph, converter)
+    offers = frozenset({BROWSER}) if renderer is not None else frozenset()
+    return Working(core, _worker(core, tools, runner, renderer, offers), graph, converter, offers)
 
 
-def _offers(core: Core) -> Callable[[], Awaitable[frozenset[str]]]:
-    """What the workers can do: in a fleet, as they say themselves; in one process, what this machine has."""
-    if core.settings.mode == "server":
-        return Workers(core.engine, core.settings.jobs).offers
-    here = frozenset({BROWSER}) if find_chromium(core.settings.browser) else frozenset()
-
-    async def offers() -> frozenset[str]:
-        return here
-
-    return offers
-
-
-def _worker(core: Core, tools: Tools, runner: str, renderer: ChromiumRenderer | None) -> Worker:
+def _worker(core: Core, tools: Tools, runner: str, renderer: ChromiumRenderer | None, offers: frozenset[str]) -> Worker:
     settings = core.settings
     fetcher = create_fetcher(settings)
     crawler = Crawler(tools.engine, fetcher, settings.crawl, renderer)
@@ -234,5 +233,4 @@ def _worker(core: Core, tools: Tools, runner: str, renderer: ChromiumRenderer | 
         JobKind.REINDEX: ReindexHandler(indexing),
         JobKind.REBUILD: RebuildHandler(indexing),
     }
-    offers = frozenset({BROWSER}) if renderer is not None else frozenset()
     return Worker(core.jobs, handlers, settings.jobs, core.events, runner=runner, offers=offers, ended=ended)

@@ -66,7 +66,7 @@ class EmbeddedApp(Process):
         await starting
         core = await connect_core(settings, postgres.dsn, self._stack, migrate=True)
         crew = working(core, self._stack)
-        answers = await answering(core, self._stack, Wake([crew.worker.notify]))
+        answers = await answering(core, self._stack, Wake([crew.worker.notify]), offers=crew.offered)
         self._run("warm-up", warm_up(answers.parts, self._stop))
         await asyncio.sleep(0)
         self.shield = LocalShield(answers.parts)

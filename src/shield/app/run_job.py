@@ -115,7 +115,7 @@ async def _run(settings: Settings, order: Order, stack: AsyncExitStack, *, stric
     core = await connect_core(settings, dsn, stack, migrate=migrate)
     scratch = await asyncio.to_thread(private_scratch, settings.data_dir / "cache" / "convert")
     crew = working(core, stack, runner=order.runner, scratch=scratch)
-    shield = LocalShield((await answering(core, stack, Wake())).parts)
+    shield = LocalShield((await answering(core, stack, Wake(), offers=crew.offered)).parts)
     who = Principal(order.principal, frozenset({Scope.KB_WRITE, Scope.CRAWL, Scope.JOBS_READ}))
     accepted = await shield.ingest(who, order.request(), idempotency_key=order.uid, runner=order.runner)
     job_id = JobId(accepted.job_id)
