@@ -59,7 +59,7 @@ def find(
 def ask(
     question: Annotated[str, typer.Argument(help="A question.")],
     kb: Base = "default",
-    mode: Annotated[str, typer.Option(help="naive, local, global, hybrid or mix.")] = "mix",
+    mode: Annotated[str, typer.Option(help="auto, naive, local, global, hybrid or mix.")] = "auto",
     filters: Filters = None,
     as_json: Json = False,
 ) -> int:

@@ -67,7 +67,7 @@ def register(box: Toolbox) -> None:
     async def lightrag_query(
         query: Question,
         *,
-        mode: QueryMode = "mix",
+        mode: QueryMode = "auto",
         top_k: TopK = 20,
         chunk_top_k: ChunkTopK = 10,
         max_tokens: QueryTokens = 4000,

@@ -44,6 +44,8 @@ from shield.service.models import (
     StoreRequest,
     StoreResult,
 )
+from shield.service.parts import Parts
+from shield.service.routing import Router
 from shield.service.views import document_view, passages_within
 
 log = structlog.get_logger(__name__)
@@ -53,6 +55,10 @@ _CHARACTERS_A_TOKEN = 4
 
 class ReadCases(IntakeCases):
     """What a principal does with knowledge."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._router = Router(parts.embedder)
 
     async def find(self, who: Principal, request: FindRequest) -> FindResult:
         """Passages for a query, page by page."""
@@ -95,6 +101,13 @@ class ReadCases(IntakeCases):
         who.require(Scope.KB_READ)
         base = await self._base(who, request.knowledge_base)
         await record_query(self.parts, who.name, "query", base.name, request.query)
+        if request.mode != "auto":
+            return await self._answered(base, request)
+        route = await self._router.route(request.query, has_graph=base.graph, filtered=bool(request.filters))
+        answer = await self._answered(base, request.model_copy(update={"mode": route.mode}))
+        return answer.model_copy(update={"mode": "auto", "routed_to": route.mode, "why": route.why})
+
+    async def _answered(self, base: KnowledgeBase, request: QueryRequest) -> Answer:
         if request.mode != "naive" and not base.graph:
             raise KnowledgeBaseHasNoGraph
         filters = _plain(request.filters)
@@ -160,6 +173,7 @@ class ReadCases(IntakeCases):
 
     async def _ask_graph(self, base: KnowledgeBase, request: QueryRequest) -> tuple[GraphAnswer, str | None]:
         """What the graph says, or nothing and why."""
+        assert request.mode != "auto"  # noqa: S101  routed by then
         try:
             answer = await self.parts.graph.query(
                 base, request.query, mode=request.mode, top_k=request.top_k, chunk_top_k=request.chunk_top_k

@@ -100,7 +100,7 @@ class StoreResult(Model):
     knowledge_base: str
 
 
-Mode = Literal["naive", "local", "global", "hybrid", "mix"]
+Mode = Literal["auto", "naive", "local", "global", "hybrid", "mix"]
 
 
 class QueryRequest(Input):
@@ -110,8 +110,8 @@ class QueryRequest(Input):
     """The question, in plain words."""
     knowledge_base: KbName = "default"
     """Where to look for the answer."""
-    mode: Mode = "mix"
-    """`naive` = passages only; `local` = entities; `global` = relations; `hybrid` = both; `mix` = both and passages."""
+    mode: Mode = "auto"
+    """`auto` = `naive` or `mix`, chosen by the question and explained in `why`; `naive` = passages only; `local` = entities; `global` = relations; `hybrid` = both; `mix` = both and passages."""
     top_k: Whole = Field(20, ge=1, le=100)
     """Entities and relations read from the graph."""
     chunk_top_k: Whole = Field(10, ge=1, le=50)
@@ -165,6 +165,10 @@ class Answer(Model):
     entities: list[EntityView] = Field(default_factory=list)
     relations: list[RelationView] = Field(default_factory=list)
     mode: Mode
+    routed_to: Literal["naive", "mix"] | None = None
+    """With `mode: auto`: the path that answered."""
+    why: str | None = None
+    """With `mode: auto`: why that path."""
     degraded: str | None = None
     """Why the answer is less than asked for (`llm_timeout`, `llm_unavailable`, `graph_unavailable`)."""
     knowledge_base: str
