@@ -62,10 +62,11 @@ class Library:
             DocumentEmpty: it has no text.
             DocumentDeleting: it is being deleted; nothing was stored.
             UnknownKnowledgeBase: the base is gone.
-            DependencyMisconfigured: no embedder is configured for the base's model.
+            DependencyMisconfigured: no embedder is configured for the base's model, or the installation's is not that of its graph.
             LeaseLost: another worker runs this job now; readers saw nothing of this write.
             ShieldError: the embedder's or the index's failure; readers saw nothing, do it again.
         """
+        self._require_graph_model(kb)
         draft = await asyncio.to_thread(prepare, kb, source, converted, title, self._counter(kb))
         if (known := await self._unchanged(kb, draft, job)) is not None:
             return known
@@ -87,6 +88,15 @@ class Library:
         if published.dead is not None:
             await self._remove_dead({*spaces.all, *indexed}, draft.document_id, published.dead)
         return Stored(draft.document_id, revision, changed=True, chunks=len(draft.chunks), graph_task=published.graph_task)
+
+    def _require_graph_model(self, kb: KnowledgeBase) -> None:
+        """The graph keeps the vectors it was made with, and its processes have one model: that of the installation."""
+        if kb.graph and kb.founded_on != (self._embedders.model, self._embedders.dim):
+            raise DependencyMisconfigured(
+                f"The graph of the knowledge base `{kb.name}` has vectors of {kb.founded_on[0]}: SHIELD_EMBEDDING_* must name that model, "
+                "and SHIELD_SHADOW_* the other one.",
+                service="embedding",
+            )
 
     def _counter(self, kb: KnowledgeBase) -> Callable[[str], int]:
         """Counts tokens as the model that the base was made with, so that a reindex does not change how documents are cut."""

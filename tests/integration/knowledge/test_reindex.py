@@ -113,6 +113,12 @@ class TestRefusals:
         with pytest.raises(DependencyMisconfigured):
             moved.desk.embedder.of("unheard-of-16", 16)
 
+    async def test_a_base_with_a_graph_takes_documents_only_where_its_graphs_model_is_the_installations(self, moved: Moving) -> None:
+        graphed = replace(moved.desk.kb, graph=True)
+        await moved.desk.library.put(graphed, a_source("a"), a_text(about("crane")))
+        with pytest.raises(DependencyMisconfigured, match="graph"):
+            await moved.desk.library.put(replace(graphed, founding_model=NEW, founding_dim=48), a_source("b"), a_text(about("crane")))
+
     async def test_the_model_it_has_and_a_second_reindex_at_once(self, moved: Moving) -> None:
         with pytest.raises(ReindexNotPossible):
             await moved.tools.reindexer.check_possible(moved.desk.kb, OLD, 32)

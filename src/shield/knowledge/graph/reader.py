@@ -25,7 +25,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shield.database.engine import database_errors
-from shield.errors import DependencyUnavailable, from_code
+from shield.errors import DependencyMisconfigured, DependencyUnavailable, from_code
 from shield.knowledge.graph.child import Options
 from shield.knowledge.graph.model import Entity, GraphAnswer, GraphChunk, GraphFingerprint, GraphMode, Relation, workspace
 from shield.knowledge.graph.offline import SEPARATOR
@@ -81,9 +81,12 @@ class GraphReader:
 
         Raises:
             QueryTooShort: fewer than three characters.
+            DependencyMisconfigured: the graph was made with another embedding model than this installation's.
             DependencyUnavailable: the reader died or took too long; ask again, or do without the graph.
             DatabaseUnavailable: PostgreSQL does not answer.
         """
+        if kb.founded_on != (self._embedder.model, self._embedder.dim):  # a reindex moves passages, the graph keeps its vectors
+            raise DependencyMisconfigured(f"The graph of `{kb.name}` has vectors of {kb.founded_on[0]}.", service=SERVICE)
         with database_errors():
             async with self._engine.connect() as connection:
                 if not await _has_graph(connection, kb):
