@@ -38,6 +38,7 @@ _MAX_CONNECTIONS = 64  # at once, a lane; a browser opens 32 to a proxy
 _PIECE = 64 * 1024
 _TLS_HANDSHAKE = b"\x16"
 _START = re.compile(r"([A-Z]{3,10}) ([\x21-\x7e]+) HTTP/1\.[01]")
+_AUTHORITY = re.compile(r"[^/?#@\\]+:[0-9]{1,5}")
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
 _DROPPED = frozenset({"connection", "keep-alive", "te", "trailer", "upgrade", "host", "http2-settings"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
@@ -87,6 +88,10 @@ class _Request:
         if start is None or None in fields:
             raise _Refused(400)
         return cls(start[1], start[2], tuple((found[1].lower(), found[2].strip()) for found in fields if found is not None))
+
+    def is_plain(self) -> bool:
+        """Whether it is one that may be passed on as it is."""
+        return self.method in _METHODS and self.target.startswith("http://")
 
     def body_length(self) -> int:
         """How many bytes follow the head."""
@@ -185,7 +190,7 @@ class Proxy:
         if request.target == GREETING:
             return await here.say(204)
         tunnel = request.method == "CONNECT"
-        if not tunnel and (request.method not in _METHODS or not request.target.startswith("http://")):
+        if not (_AUTHORITY.fullmatch(request.target) if tunnel else request.is_plain()):
             raise _Refused(403)
         try:
             target = await self._guard.check(f"https://{request.target}/" if tunnel else request.target)
