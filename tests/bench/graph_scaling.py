@@ -112,7 +112,7 @@ async def waiting(library: Library) -> int:
 async def until_done(library: Library) -> None:
     """Wait until no step waits."""
     async with asyncio.timeout(_LIMIT):
-        while await waiting(library):  # noqa: ASYNC110  other processes work
+        while await waiting(library):
             await asyncio.sleep(0.05)
 
 

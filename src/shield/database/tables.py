@@ -306,7 +306,8 @@ graph_tasks = Table(
     Column("errors", Integer, nullable=False, server_default=text("0")),
     Column("code", Text),
     Column("message", Text),
-    _now("available_at"),
+    Column("extracted_with", Text),  # model and prompt whose extractions of the text are kept; NULL = not read yet
+    _now("available_at"),  # of an `add` that is being read: the end of its reader's claim
     _now("created_at"),
     _at("finished_at"),
     CheckConstraint("operation IN ('add','remove')", name="operation"),

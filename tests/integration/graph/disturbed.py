@@ -28,8 +28,8 @@ class Pausing(WordHashEmbedder):
     async def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         self.calls += 1
         if self.calls == 2:
-            assert self.runner._session.process is not None
-            self.file.write_text(str(self.runner._session.process.pid))
+            assert self.runner.lanes[0].session.process is not None
+            self.file.write_text(str(self.runner.lanes[0].session.process.pid))
             await asyncio.sleep(60)
         return await super().embed(texts)
 

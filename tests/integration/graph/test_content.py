@@ -101,7 +101,7 @@ class TestTasks:
         await library.delete("note:pump")
         await drain(runner)
         assert [status for _, status, _, _ in await library.tasks()] == ["superseded", "done"]
-        assert runner._session.epoch(library.kb.id) is None
+        assert runner.lanes[0].session.epoch(library.kb.id) is None
 
     async def test_a_task_whose_text_is_gone_is_superseded(self, engine: AsyncEngine, library: Library, runner: GraphRunner) -> None:
         await library.put("note:pump", PUMP)

@@ -90,8 +90,8 @@ async def put_all(library: Library) -> None:
 
 def killer(runner: GraphRunner, number: int = signal.SIGKILL) -> Callable[[], None]:
     def kill() -> None:
-        assert runner._session.process is not None
-        os.kill(runner._session.process.pid, number)
+        assert runner.lanes[0].session.process is not None
+        os.kill(runner.lanes[0].session.process.pid, number)
 
     return kill
 
@@ -115,7 +115,7 @@ async def test_a_process_killed_while_it_removes_leaves_no_trace_of_it(
     await put_all(library)
     await library.put("note:gone", "The Krypton pump and the cooling loop were painted green by Osvaldo.")
     await drain(runner)
-    runner._vectors._memory.clear()  # so that what is rebuilt is asked for again
+    runner.lanes[0].vectors._memory.clear()  # so that what is rebuilt is asked for again
     embedder.at, embedder.trouble = embedder.calls + at, killer(runner)
     await library.delete("note:gone")
     await drain(runner)
@@ -129,9 +129,9 @@ async def test_there_is_nothing_to_repair_after_an_orderly_end(library: Library,
     await drain(runner)
     await library.delete("note:gone")
     await drain(runner)
-    assert runner._session.process is not None
+    assert runner.lanes[0].session.process is not None
     before = await library.rows()
-    assert await runner._session.process.call("repair", timedelta(seconds=20), workspace=library.kb.id.hex) == 0
+    assert await runner.lanes[0].session.process.call("repair", timedelta(seconds=20), workspace=library.kb.id.hex) == 0
     assert await library.rows() == before
 
 
@@ -176,11 +176,11 @@ async def test_a_paused_writer_that_wakes_after_its_time_is_refused(
         await drain(successor)
         assert {status for _, status, _, _ in await library.tasks()} == {"done"}
         before = await library.rows()
-        assert runner._session.process is not None
-        os.kill(runner._session.process.pid, signal.SIGCONT)
+        assert runner.lanes[0].session.process is not None
+        os.kill(runner.lanes[0].session.process.pid, signal.SIGCONT)
         embedder.wait.set()
         assert await paused
-        assert runner._session.epoch(library.kb.id) is None
+        assert runner.lanes[0].session.epoch(library.kb.id) is None
         assert await library.rows() == before
         assert await reader.fingerprint(library.kb) == undisturbed
     finally:
@@ -212,7 +212,7 @@ class TestErrorsOfADependency:
     @pytest.mark.parametrize(
         ("error", "end"),
         [
-            (DependencyUnavailable(service="embedding"), ("add", "failed", 3, "dependency.unavailable")),
+            (DependencyUnavailable(service="embedding", late=True), ("add", "failed", 3, "dependency.unavailable")),
             (DependencyRejected(service="embedding"), ("add", "failed", 1, "dependency.rejected")),
         ],
     )
@@ -227,11 +227,14 @@ class TestErrorsOfADependency:
         await drain(runner)
         assert await library.tasks() == [end]
 
-    async def test_an_open_circuit_costs_nothing_and_is_waited_for(self, library: Library, runner: GraphRunner, embedder: Troubled) -> None:
+    @pytest.mark.parametrize("error", [CircuitOpen(retry_after=0.01), DependencyUnavailable(service="embedding")])
+    async def test_an_outage_costs_nothing_and_is_waited_for(
+        self, error: ShieldError, library: Library, runner: GraphRunner, embedder: Troubled
+    ) -> None:
         def fail() -> None:
             if embedder.calls > 8:
                 embedder.at = -1
-            raise CircuitOpen(retry_after=0.01)
+            raise error
 
         embedder.at, embedder.trouble = 0, fail
         await library.put("note:pump", PUMP)
@@ -251,8 +254,8 @@ class TestStopping:
         async with asyncio.timeout(30):
             while embedder.calls < 1:
                 await asyncio.sleep(0.01)
-        assert runner._session.process is not None
-        process = psutil.Process(runner._session.process.pid)
+        assert runner.lanes[0].session.process is not None
+        process = psutil.Process(runner.lanes[0].session.process.pid)
         stop.set()
         async with asyncio.timeout(3):
             await running
@@ -271,7 +274,7 @@ class TestStopping:
         stop = asyncio.Event()
         running = asyncio.create_task(runner.run(stop))
         async with asyncio.timeout(30):
-            while (await library.tasks())[0][1] != "done" or runner._session.process is not None:
+            while (await library.tasks())[0][1] != "done" or runner.lanes[0].session.process is not None:
                 await asyncio.sleep(0.02)
         stop.set()
         await running

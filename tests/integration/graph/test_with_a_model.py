@@ -77,8 +77,7 @@ async def test_an_outage_puts_the_step_off_without_the_writer(library: Library, 
 
 
 async def test_an_answer_that_is_always_late_gives_the_step_up(library: Library, runner: GraphRunner, peer: LlmPeer) -> None:
-    assert runner._extractor is not None
-    runner._extractor._llm._settings = LlmSettings(timeout=timedelta(milliseconds=30))  # type: ignore[attr-defined]
+    runner._readers[0]._extractor._llm._settings = LlmSettings(timeout=timedelta(milliseconds=30))  # type: ignore[attr-defined]
     peer.silent = True
     await library.put("note:one", CHUNKS[0])
     await drain(runner)
@@ -89,7 +88,9 @@ async def test_an_outage_that_outlasts_every_job_gives_the_step_up(library: Libr
     peer.statuses.append(503)
     await library.put("note:one", CHUNKS[0])
     async with library.engine.begin() as c:
-        await c.execute(sa.text("UPDATE graph_tasks SET created_at = now() - interval '2 days' WHERE knowledge_base_id = :kb"), {"kb": library.kb.id})
+        await c.execute(
+            sa.text("UPDATE graph_tasks SET created_at = now() - interval '2 days' WHERE knowledge_base_id = :kb"), {"kb": library.kb.id}
+        )
     await drain(runner)
     assert [(status, code) for _, status, _, code in await library.tasks()] == [("failed", "dependency.unavailable")]
 

@@ -1,6 +1,6 @@
 """The graph process: LightRAG in a process of its own, `python -m shield.knowledge.graph.child <fd> <parent>`.
 
-One process serves one writer (one knowledge base, one epoch) or all readers. LightRAG reads its PostgreSQL address, and with it
+One process serves one writer at a time (one knowledge base, one epoch) or all readers. LightRAG reads its PostgreSQL address, and with it
 the session settings that carry the writer's epoch, from the environment; so they come as the first request over the wire and
 are set here before LightRAG is imported: no credential stands in a command line or in `/proc/<pid>/environ`. The parent
 starts it in an empty directory (LightRAG loads `.env` and `config.ini` from where it stands) and the kernel ends it with its
@@ -52,6 +52,10 @@ class NotRemoved(Exception):
     """LightRAG did not let a document go."""
 
 
+class StillConnected(Exception):
+    """LightRAG did not let its connections go."""
+
+
 @dataclass(frozen=True)
 class Options:
     """What the parent says once."""
@@ -101,6 +105,18 @@ class Host:
         # From here on this process stands in a directory that is gone: nothing can be planted in it, and nothing is left of it.
         with contextlib.suppress(OSError):  # not empty: the parent removes it in the end
             Path.cwd().rmdir()
+
+    async def turn_to(self, environment: dict[str, str]) -> None:
+        """Let go of every knowledge base and every connection; the next `open` connects as the writer that `environment` names."""
+        from lightrag.kg.postgres_impl import ClientManager
+
+        async with self._opening:
+            while self._rags:
+                _, rag = self._rags.popitem()
+                await rag.finalize_storages()
+            if ClientManager._instances["db"] is not None:  # noqa: SLF001  a connection that is left carries the old epoch
+                raise StillConnected
+            os.environ.update(environment)
 
     async def open(self, workspace: str) -> bool:
         """Make ready for a workspace; as the writer also its tables.
@@ -368,6 +384,7 @@ async def _serve(descriptor: int) -> None:
     host = Host()
     handlers: dict[str, Handler] = {
         "load": host.load,
+        "turn_to": host.turn_to,
         "open": host.open,
         "repair": host.repair,
         "insert": host.insert,

@@ -1,8 +1,8 @@
 """Extraction by a language model, paid once: four neighbouring chunks share a call, and what it says is kept.
 
 A result is kept under (knowledge base, model, hash of prompt version, graph key and chunk), so a crash pays nothing twice, two
-texts never share a row, and a text's rows go when it leaves the graph. `prefetch` runs before the writer is taken, as wide as
-the model allows; what it leaves out is asked for chunk by chunk. The text is given as data between marks it cannot hold. An
+texts never share a row, and a text's rows go when it leaves the graph. `read` runs without the writer, in every worker, as wide as
+the model allows; what is missing all the same is asked for chunk by chunk. The text is given as data between marks it cannot hold. An
 answer that cannot be read, or a chunk the model refuses, falls back to the rules of `offline.py`: every chunk gets a graph.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from itertools import islice
@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shield.errors import BudgetExceeded, DependencyRejected
+from shield.knowledge.graph.model import GraphTask
 from shield.knowledge.graph.offline import extract, merge
 from shield.knowledge.llm import Llm
 from shield.knowledge.metering import Purpose, charged
@@ -41,38 +42,36 @@ Answer with one short paragraph that keeps every fact and adds none."""
 
 
 class LlmExtractor:
-    """Answers the requests `extract` and `summarize` of a graph process."""
+    """Reads texts with a language model and keeps what it says; shared by all of a process's readers and writers.
+
+    Each call is on the account of the job that its text belongs to.
+    """
 
     def __init__(self, engine: AsyncEngine, llm: Llm, *, width: int, max_entities: int, max_relations: int) -> None:
         self._engine, self._llm = engine, llm
         self._turns = asyncio.Semaphore(width)
         self._rules = {"max_entities": max_entities, "max_relations": max_relations}
-        self._knowledge_base_id: UUID | None = None
-        self._job_id: UUID | None = None
 
-    def serve(self, knowledge_base_id: UUID) -> None:
-        """Whose graph the process writes from now on."""
-        self._knowledge_base_id = knowledge_base_id
+    @property
+    def name(self) -> str:
+        """What a text was read with: the model and how it is asked."""
+        return f"{self._llm.name} {_VERSION}"
 
-    def work_for(self, job_id: UUID | None) -> None:
-        """Whose account the process's requests are on from now on."""
-        self._job_id = job_id
-
-    async def missing(self, knowledge_base_id: UUID, key: str, chunks: Sequence[str]) -> list[str]:
-        """The chunks of a text that have no extraction yet, in their order."""
+    async def kept(self, knowledge_base_id: UUID, key: str, chunks: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """The kept extractions of a text's chunks, by chunk (without white space around it)."""
         wanted = {_hash(key, chunk): chunk for chunk in map(str.strip, chunks)}
         async with self._engine.connect() as connection:
             rows = await connection.execute(
                 sa.text(
-                    "SELECT prompt_hash FROM extractions WHERE knowledge_base_id = :kb AND model = :model AND prompt_hash = ANY(:hashes)"
+                    "SELECT prompt_hash, result FROM extractions WHERE knowledge_base_id = :kb AND model = :model"
+                    " AND prompt_hash = ANY(:hashes)"
                 ),
                 {"kb": knowledge_base_id, "model": self._llm.name, "hashes": list(wanted)},
             )
-            known = set(rows.scalars())
-        return [chunk for number, chunk in wanted.items() if number not in known]
+            return {wanted[row.prompt_hash]: dict(json.loads(row.result)) for row in rows}
 
-    async def prefetch(self, knowledge_base_id: UUID, key: str, chunks: Sequence[str], job_id: UUID | None = None) -> None:
-        """Extract and keep chunks, four a call, `width` calls at a time, on the account of `job_id`.
+    async def read(self, task: GraphTask, chunks: Sequence[str]) -> None:
+        """Extract and keep what is not kept yet of a task's text, four chunks a call, `width` calls of all texts at a time.
 
         Raises:
             BudgetExceeded: the job may not spend more; what was answered before is kept.
@@ -81,36 +80,22 @@ class LlmExtractor:
 
         async def one(group: list[str]) -> None:
             async with self._turns:  # waiting here does not use up a call's own time
-                await self._group(knowledge_base_id, key, group, job_id)
+                await self.ask(task, task.graph_key, group)
 
-        groups = [list(chunks[at : at + GROUP]) for at in range(0, len(chunks), GROUP)]
+        known = await self.kept(task.knowledge_base_id, task.graph_key, chunks)
+        missing = [chunk for chunk in dict.fromkeys(map(str.strip, chunks)) if chunk not in known]
+        groups = [missing[at : at + GROUP] for at in range(0, len(missing), GROUP)]
         results = await asyncio.gather(*(one(group) for group in groups), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
 
-    async def extract(self, key: str, text: str) -> dict[str, Any]:
-        """What a chunk says, from the kept extractions or the model."""
-        assert self._knowledge_base_id is not None  # noqa: S101  `serve` comes first
-        async with self._engine.connect() as connection:
-            row = await connection.execute(
-                sa.text("SELECT result FROM extractions WHERE knowledge_base_id = :kb AND model = :model AND prompt_hash = :hash"),
-                {"kb": self._knowledge_base_id, "model": self._llm.name, "hash": _hash(key, text)},
-            )
-            if (kept := row.scalar()) is not None:
-                return dict(json.loads(kept))
-        return (await self._group(self._knowledge_base_id, key, [text], self._job_id))[0]
+    async def ask(self, task: GraphTask, key: str, chunks: list[str]) -> None:
+        """Ask the model about up to `GROUP` chunks for a task, and keep what it says; what another worker has kept meanwhile stands.
 
-    async def summarize(self, descriptions: list[str]) -> str:
-        """One description of many; by rule where the model refuses or the job's budget is spent."""
-        lines = [" ".join(text.split()) for text in sorted(descriptions)]
-        try:
-            return (await charged(self._llm, Purpose.SUMMARIZE, self._job_id).complete("\n".join(lines), system=_MERGE)).text
-        except (DependencyRejected, BudgetExceeded):
-            return merge(lines)
-
-    async def _group(self, knowledge_base_id: UUID, key: str, chunks: list[str], job_id: UUID | None) -> list[dict[str, Any]]:
-        llm = charged(self._llm, Purpose.EXTRACT, job_id)
+        If the task has been overtaken by a deletion nothing is kept, so that nothing of a deleted text comes after its removal.
+        """
+        llm = charged(self._llm, Purpose.EXTRACT, task.job_id)
         found, tokens = await self._ask(llm, key, chunks)
         if len(chunks) > 1 and any(item is None for item in found):
             for index, chunk in enumerate(chunks):
@@ -123,7 +108,7 @@ class LlmExtractor:
         results = [self._by_rule(chunk) if item is None else item for chunk, item in zip(chunks, found, strict=True)]
         rows = [
             {
-                "kb": knowledge_base_id,
+                "kb": task.knowledge_base_id,
                 "model": self._llm.name,
                 "hash": _hash(key, chunk),
                 "key": key,
@@ -133,6 +118,9 @@ class LlmExtractor:
             for chunk, result in zip(chunks, results, strict=True)
         ]
         async with self._engine.begin() as connection:
+            waits = sa.text("SELECT 1 FROM graph_tasks WHERE id = :id AND status = 'pending' FOR SHARE")
+            if (await connection.execute(waits, {"id": task.id})).first() is None:
+                return
             await connection.execute(
                 sa.text(
                     "INSERT INTO extractions (knowledge_base_id, model, prompt_hash, graph_key, result, tokens)"
@@ -140,7 +128,14 @@ class LlmExtractor:
                 ),
                 rows,
             )
-        return results
+
+    async def summarize(self, descriptions: list[str], job_id: UUID | None) -> str:
+        """One description of many; by rule where the model refuses or the job's budget is spent."""
+        lines = [" ".join(text.split()) for text in sorted(descriptions)]
+        try:
+            return (await charged(self._llm, Purpose.SUMMARIZE, job_id).complete("\n".join(lines), system=_MERGE)).text
+        except (DependencyRejected, BudgetExceeded):
+            return merge(lines)
 
     async def _ask(self, llm: Llm, key: str, chunks: list[str]) -> tuple[list[dict[str, Any] | None], int]:
         """One call; None for a passage the answer does not cover."""
@@ -155,6 +150,41 @@ class LlmExtractor:
     def _by_rule(self, chunk: str) -> dict[str, Any]:
         found = extract(chunk, **self._rules)
         return {"entities": [asdict(e) for e in found.entities], "relationships": [asdict(r) for r in found.relations]}
+
+
+class WriterAnswers:
+    """Answers the requests `extract` and `summarize` of one writer's process, for the step that it is at."""
+
+    def __init__(self, extractor: LlmExtractor) -> None:
+        self._extractor = extractor
+        self._task: GraphTask | None = None
+        self._kept: dict[str, dict[str, Any]] = {}
+
+    async def expect(self, task: GraphTask, chunks: Sequence[str] = ()) -> bool:
+        """Make ready for a step; False if a chunk of its text has not been read."""
+        self._task = task
+        self._kept = await self._extractor.kept(task.knowledge_base_id, task.graph_key, chunks)
+        return all(chunk.strip() in self._kept for chunk in chunks)
+
+    async def extract(self, key: str, text: str) -> dict[str, Any]:
+        """What a chunk says: as kept, or else asked for now."""
+        task, text = self._step, text.strip()
+        if key == task.graph_key and text in self._kept:
+            return self._kept[text]
+        kept = await self._extractor.kept(task.knowledge_base_id, key, [text])
+        if text not in kept:
+            await self._extractor.ask(task, key, [text])
+            kept = await self._extractor.kept(task.knowledge_base_id, key, [text])
+        return kept[text]
+
+    async def summarize(self, descriptions: list[str]) -> str:
+        """One description of many."""
+        return await self._extractor.summarize(descriptions, self._step.job_id)
+
+    @property
+    def _step(self) -> GraphTask:
+        assert self._task is not None  # noqa: S101  `expect` comes first
+        return self._task
 
 
 def read_answer(text: str, passages: int) -> list[dict[str, Any] | None]:

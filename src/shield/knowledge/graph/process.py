@@ -25,7 +25,7 @@ from shield.knowledge.graph.child import Options
 from shield.knowledge.graph.wire import Channel, Handler, PeerGone
 
 _KEPT = ("LANG", "LC_ALL", "PATH", "PYTHONPATH", "TZ")
-_TLS = {"sslmode": "SSL_MODE", "sslcert": "SSL_CERT", "sslkey": "SSL_KEY", "sslrootcert": "SSL_ROOT_CERT", "sslcrl": "SSL_CRL"}
+_TLS = ("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "ssl_min_protocol_version", "ssl_max_protocol_version")
 
 
 class GraphProcess:
@@ -133,24 +133,25 @@ def _environment(directory: str) -> dict[str, str]:
 
 
 def database_environment(dsn: str, session: Mapping[str, str], connections: int) -> dict[str, str]:
-    """How LightRAG is told the database, with `session` settings on each of its connections."""
+    """How LightRAG is told the database, with `session` settings on each of its connections.
+
+    TLS is told to its driver, asyncpg, which reads libpq's names and means by them what libpq means; LightRAG's own names would
+    make of `require` a verification, and of `prefer` a demand.
+    """
     found = conninfo_to_dict(dsn)
     environment = {
-        "POSTGRES_HOST": str(found.get("host") or "localhost"),
+        "POSTGRES_HOST": str(found.get("host") or found.get("hostaddr") or "localhost"),
         "POSTGRES_PORT": str(found.get("port") or 5432),
         "POSTGRES_USER": str(found.get("user") or "postgres"),
-        "POSTGRES_PASSWORD": str(found.get("password") or "-"),
-        "POSTGRES_DATABASE": str(found.get("dbname") or "postgres"),
+        "POSTGRES_PASSWORD": str(found.get("password") or os.environ.get("PGPASSWORD") or "-"),  # LightRAG wants one
+        "POSTGRES_DATABASE": str(found.get("dbname") or found.get("user") or "postgres"),
         "POSTGRES_MAX_CONNECTIONS": str(connections),
         "POSTGRES_CONNECTION_RETRIES": "3",
         "POSTGRES_CONNECTION_RETRY_BACKOFF": "0.5",
         "POSTGRES_CONNECTION_RETRY_BACKOFF_MAX": "2",
         "POSTGRES_SERVER_SETTINGS": "&".join(f"{name}={value}" for name, value in session.items()),
     }
-    for name, target in _TLS.items():
-        if value := found.get(name):
-            environment[f"POSTGRES_{target}"] = str(value)
-    return environment
+    return environment | {f"PG{name.upper().replace('_', '')}": str(found[name]) for name in _TLS if found.get(name)}
 
 
 def table_model(model: str) -> str:

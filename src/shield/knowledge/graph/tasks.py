@@ -4,12 +4,16 @@ The library inserts a task in the transaction that makes a revision live or take
 newest task is the truth; older ones that still wait are superseded, so an add and a later remove cancel out. A try is counted
 when it begins and given back when it ended through no fault of the task, so that a task which takes the process down with it is
 found out too.
+
+With a language model a text is read before it is written: a process claims its task by moving `available_at` ahead, renews that while it
+reads, and marks the task with what it was read with. Any number of processes read; the writer takes what is marked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -21,78 +25,132 @@ from shield.knowledge.graph.writer import lightrag_tables
 from shield.knowledge.model import Chunk
 
 _COLUMNS = "id, knowledge_base_id, operation, document_id, revision, graph_key, errors, job_id"
+_READY = "(t.operation = 'remove' OR CAST(:model AS text) IS NULL OR t.extracted_with IS NOT DISTINCT FROM :model)"
+"""A task that can be written: what it adds has been read by the model, if there is one."""
 
 
-async def pick(engine: AsyncEngine, holder: str, last: UUID | None) -> UUID | None:
-    """A knowledge base with a task that may run and a writer that is free (or ours); the one served last comes last."""
+@dataclass(frozen=True)
+class Claim:
+    """A text that this process reads, and nobody else until `until`."""
+
+    task: GraphTask
+    until: datetime
+
+
+async def pick(engine: AsyncEngine, holder: str, model: str | None, served: Sequence[UUID], patience: timedelta) -> UUID | None:
+    """A knowledge base with a task that can be written and a writer that is free, or ours.
+
+    Those not served yet come first, then the one served longest ago. A writer that has just let go comes back for what it is used to:
+    what has waited for less than `patience` is left to it.
+
+    Args:
+        engine: the database.
+        holder: who asks.
+        model: what texts must have been read with; None = texts are not read before.
+        served: knowledge bases in the order in which this process last served them.
+        patience: at least two looks of a living holder.
+    """
     async with engine.connect() as connection:
         found = await connection.execute(
             sa.text(
-                "SELECT t.knowledge_base_id FROM graph_tasks t"
+                "SELECT t.knowledge_base_id FROM graph_tasks t"  # noqa: S608  our own names
                 " LEFT JOIN kb_writer w ON w.kb = replace(t.knowledge_base_id::text, '-', '')"
-                " WHERE t.status = 'pending' AND t.available_at <= now()"
+                f" WHERE t.status = 'pending' AND t.available_at <= now() AND {_READY}"
                 " AND (w.lease_until IS NULL OR w.lease_until <= now() OR w.holder = :holder)"
-                " GROUP BY 1 ORDER BY t.knowledge_base_id = :last, min(t.available_at), min(t.id) LIMIT 1"
-            ).bindparams(sa.bindparam("last", last, sa.Uuid)),
-            {"holder": holder},
+                " AND (w.lease_until IS NOT NULL OR w.holder IS NULL OR w.holder = :holder OR t.available_at <= now() - :patience)"
+                " GROUP BY 1 ORDER BY array_position(:served, t.knowledge_base_id) NULLS FIRST, min(t.available_at), min(t.id) LIMIT 1"
+            ).bindparams(sa.bindparam("served", list(served), sa.ARRAY(sa.Uuid)), sa.bindparam("model", model, sa.Text)),
+            {"holder": holder, "patience": patience},
         )
         return found.scalar()
 
 
-async def ahead(engine: AsyncEngine, knowledge_base_id: UUID, limit: int) -> list[GraphTask]:
-    """The next tasks that add a text and may run."""
-    async with engine.connect() as connection:
-        rows = await connection.execute(
-            sa.text(
-                f"SELECT {_COLUMNS} FROM graph_tasks WHERE knowledge_base_id = :kb AND status = 'pending' AND operation = 'add'"  # noqa: S608  our own names
-                " AND available_at <= now() ORDER BY id LIMIT :limit"
-            ),
-            {"kb": knowledge_base_id, "limit": limit},
-        )
-        return [GraphTask(**row._mapping) for row in rows]  # noqa: SLF001  SQLAlchemy's public name for it
+async def claim(engine: AsyncEngine, model: str, served: Sequence[UUID], lease: timedelta) -> Claim | None:
+    """Take the next text that nobody has read with `model`, for `lease`; after that it is anybody's again.
 
-
-async def claim(engine: AsyncEngine, task_id: int, lapse: timedelta) -> bool:
-    """Keep a task from all others for a while, to ask the model about it; after `lapse` it is anybody's again."""
+    A text that several documents share is read for the first of them only. Knowledge bases take turns as in `pick`.
+    """
     async with engine.begin() as connection:
-        claimed = await connection.execute(
-            sa.text("UPDATE graph_tasks SET available_at = now() + :lapse WHERE id = :id AND status = 'pending' AND available_at <= now()"),
-            {"id": task_id, "lapse": lapse},
+        row = (
+            await connection.execute(
+                sa.text(
+                    "UPDATE graph_tasks SET available_at = clock_timestamp() + :lease WHERE id = (SELECT t.id FROM graph_tasks t"  # noqa: S608
+                    f" WHERE t.status = 'pending' AND t.operation = 'add' AND t.available_at <= now() AND NOT {_READY}"
+                    " AND NOT EXISTS (SELECT 1 FROM graph_tasks o WHERE o.status = 'pending' AND o.knowledge_base_id = t.knowledge_base_id"
+                    "   AND o.graph_key = t.graph_key AND (o.id < t.id AND o.operation = 'add' AND o.extracted_with IS DISTINCT FROM :model"
+                    "   OR o.id > t.id AND o.document_id = t.document_id))"
+                    " ORDER BY array_position(:served, t.knowledge_base_id) NULLS FIRST, t.id LIMIT 1 FOR UPDATE SKIP LOCKED)"
+                    f" RETURNING available_at AS until, {_COLUMNS}"
+                ).bindparams(sa.bindparam("served", list(served), sa.ARRAY(sa.Uuid))),
+                {"model": model, "lease": lease},
+            )
+        ).first()
+        if row is None:
+            return None
+        values = dict(row._mapping)  # noqa: SLF001  SQLAlchemy's public name for it
+        return Claim(until=values.pop("until"), task=GraphTask(**values))
+
+
+async def renew(engine: AsyncEngine, claim: Claim, lease: timedelta) -> Claim | None:
+    """Keep a text for `lease` from now; None if it is somebody else's, or its task has ended."""
+    async with engine.begin() as connection:
+        row = await connection.execute(
+            sa.text(
+                "UPDATE graph_tasks SET available_at = clock_timestamp() + :lease WHERE id = :id AND status = 'pending'"
+                " AND available_at = :until RETURNING available_at"
+            ),
+            {"id": claim.task.id, "until": claim.until, "lease": lease},
         )
-        return claimed.rowcount == 1
+        until = row.scalar()
+        return None if until is None else replace(claim, until=until)
 
 
-async def unclaim(engine: AsyncEngine, task_id: int) -> None:
-    """Let a task run."""
+async def let_go(engine: AsyncEngine, claim: Claim, model: str | None = None) -> None:
+    """Let a text's task go on; `model` says that the text has been read with it."""
     async with engine.begin() as connection:
         await connection.execute(
-            sa.text("UPDATE graph_tasks SET available_at = now() WHERE id = :id AND status = 'pending'"), {"id": task_id}
+            sa.text(
+                "UPDATE graph_tasks SET extracted_with = coalesce(:model, extracted_with),"
+                " available_at = CASE WHEN available_at = :until THEN now() ELSE available_at END WHERE id = :id AND status = 'pending'"
+            ).bindparams(sa.bindparam("model", model, sa.Text)),
+            {"id": claim.task.id, "until": claim.until},
         )
 
 
-async def count_try(connection: AsyncConnection, task_id: int) -> None:
-    """A try that failed before it began."""
-    await connection.execute(sa.text("UPDATE graph_tasks SET errors = errors + 1 WHERE id = :id AND status = 'pending'"), {"id": task_id})
+async def unread(connection: AsyncConnection, task_id: int) -> None:
+    """What was extracted from a text is not there any more: it has to be read again; the try that found that out is given back."""
+    await connection.execute(
+        sa.text("UPDATE graph_tasks SET extracted_with = NULL, errors = greatest(0, errors - 1) WHERE id = :id AND status = 'pending'"),
+        {"id": task_id},
+    )
 
 
-async def begin(connection: AsyncConnection, knowledge_base_id: UUID) -> GraphTask | None:
-    """Count a try for the next task, after putting aside what newer tasks have overtaken."""
-    kb = {"kb": knowledge_base_id}
+async def count_try(connection: AsyncConnection, claim: Claim) -> bool:
+    """A try that failed before it began; False, and nothing counted, if the text is somebody else's by now."""
+    counted = await connection.execute(
+        sa.text("UPDATE graph_tasks SET errors = errors + 1 WHERE id = :id AND status = 'pending' AND available_at = :until"),
+        {"id": claim.task.id, "until": claim.until},
+    )
+    return counted.rowcount == 1
+
+
+async def begin(connection: AsyncConnection, knowledge_base_id: UUID, model: str | None) -> GraphTask | None:
+    """Count a try for the next task that can be written, after putting aside what newer tasks have overtaken."""
     await connection.execute(
         sa.text(
             "UPDATE graph_tasks t SET status = 'superseded', finished_at = now()"
             " WHERE t.knowledge_base_id = :kb AND t.status = 'pending' AND EXISTS (SELECT 1 FROM graph_tasks n"
             " WHERE n.knowledge_base_id = :kb AND n.document_id = t.document_id AND n.graph_key = t.graph_key AND n.id > t.id)"
         ),
-        kb,
+        {"kb": knowledge_base_id},
     )
     row = (
         await connection.execute(
             sa.text(
-                "UPDATE graph_tasks SET errors = errors + 1 WHERE id = (SELECT id FROM graph_tasks WHERE knowledge_base_id = :kb"  # noqa: S608
-                f" AND status = 'pending' AND available_at <= now() ORDER BY id LIMIT 1) RETURNING {_COLUMNS}"
-            ),
-            kb,
+                "UPDATE graph_tasks SET errors = errors + 1 WHERE id = (SELECT t.id FROM graph_tasks t WHERE t.knowledge_base_id = :kb"  # noqa: S608
+                f" AND t.status = 'pending' AND t.available_at <= now() AND {_READY} ORDER BY t.id LIMIT 1) RETURNING {_COLUMNS}"
+            ).bindparams(sa.bindparam("model", model, sa.Text)),
+            {"kb": knowledge_base_id},
         )
     ).first()
     return None if row is None else GraphTask(**row._mapping)  # noqa: SLF001  SQLAlchemy's public name for it
@@ -183,9 +241,13 @@ async def parts_stored(connection: AsyncConnection, knowledge_base_id: UUID, gra
 
 
 async def forget_key(connection: AsyncConnection, knowledge_base_id: UUID, graph_key: str) -> None:
-    """Remove what is kept beside the graph for a text that has left it."""
+    """Remove what is kept beside the graph for a text that has left it, unless another document is about to bring it back."""
     await connection.execute(
-        sa.text("DELETE FROM extractions WHERE knowledge_base_id = :kb AND graph_key = :key"), {"kb": knowledge_base_id, "key": graph_key}
+        sa.text(
+            "DELETE FROM extractions WHERE knowledge_base_id = :kb AND graph_key = :key AND NOT EXISTS (SELECT 1 FROM graph_tasks"
+            " WHERE knowledge_base_id = :kb AND graph_key = :key AND operation = 'add' AND status = 'pending')"
+        ),
+        {"kb": knowledge_base_id, "key": graph_key},
     )
 
 

@@ -1,7 +1,7 @@
 """The wire between Shield and a graph process: requests in both directions over one socket.
 
 A frame is four bytes of length (big endian) and one JSON object: `{"id", "call", "args"}`, `{"id", "ok"}` or
-`{"id", "error": {"code", "message", "kind"}}`. Vectors travel as base64 of little-endian float32. Nothing is ever unpickled,
+`{"id", "error": {"code", "message", "kind", "retry_after", "details"}}`. Vectors travel as base64 of little-endian float32. Nothing is ever unpickled,
 and a frame longer than `LIMIT` ends the connection. An error crosses as its code and its safe message; of an untyped
 exception only the name of its class crosses, because LightRAG's messages quote documents.
 """
@@ -18,9 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shield.errors import ShieldError
+from shield.errors import ShieldError, from_code
 
 LIMIT = 64 * 1024 * 1024
+
+_DETAILS = ("service", "late")
 
 Handler = Callable[..., Awaitable[Any]]
 
@@ -32,9 +34,31 @@ class PeerGone(Exception):
 class PeerFailed(Exception):
     """The other end could not do what it was asked; `code` is a Shield error's, or empty with the exception's class in `kind`."""
 
-    def __init__(self, code: str, message: str, kind: str) -> None:
+    def __init__(self, code: str, message: str, kind: str, retry_after: float | None = None, **details: Any) -> None:
         super().__init__(code or kind)
-        self.code, self.message, self.kind = code, message, kind
+        self.code, self.message, self.kind, self.retry_after, self.details = code, message, kind, retry_after, details
+
+    @classmethod
+    def of(cls, error: ShieldError) -> PeerFailed:
+        """A typed error as it crosses: with what decides about a retry, and nothing else."""
+        details = {name: error.details[name] for name in _DETAILS if name in error.details}
+        return cls(error.code, error.message, type(error).__name__, error.retry_after, **details)
+
+    @classmethod
+    def read(cls, form: Mapping[str, Any]) -> PeerFailed:
+        """The other end's error."""
+        pause, told = form.get("retry_after"), form.get("details")
+        details = {name: told[name] for name in _DETAILS if name in told} if isinstance(told, dict) else {}
+        code, message, kind = (str(form.get(name) or "") for name in ("code", "message", "kind"))
+        return cls(code, message, kind, float(pause) if isinstance(pause, int | float) else None, **details)
+
+    def form(self) -> dict[str, Any]:
+        """What crosses."""
+        return {"code": self.code, "message": self.message, "kind": self.kind, "retry_after": self.retry_after, "details": self.details}
+
+    def typed(self) -> ShieldError | None:
+        """The Shield error that it was, if it was one."""
+        return from_code(self.code, self.message, retry_after=self.retry_after, **self.details) if self.code else None
 
 
 class Channel:
@@ -94,11 +118,11 @@ class Channel:
             result = await self._handlers[message["call"]](**message.get("args", {}))
             reply: dict[str, Any] = {"id": number, "ok": result}
         except ShieldError as error:
-            reply = {"id": number, "error": {"code": error.code, "message": error.message, "kind": type(error).__name__}}
+            reply = {"id": number, "error": PeerFailed.of(error).form()}
         except PeerFailed as error:  # of a request that went the other way meanwhile
-            reply = {"id": number, "error": {"code": error.code, "message": error.message, "kind": error.kind}}
+            reply = {"id": number, "error": error.form()}
         except Exception as error:  # noqa: BLE001  the request's boundary: the asking side decides, and must not see quoted text
-            reply = {"id": number, "error": {"code": "", "message": "", "kind": type(error).__name__}}
+            reply = {"id": number, "error": PeerFailed("", "", type(error).__name__).form()}
         with contextlib.suppress(PeerGone):
             await self._send(reply)
 
@@ -107,7 +131,7 @@ class Channel:
         if answer is None or answer.done():
             return
         if error := message.get("error"):
-            answer.set_exception(PeerFailed(str(error.get("code", "")), str(error.get("message", "")), str(error.get("kind", ""))))
+            answer.set_exception(PeerFailed.read(error if isinstance(error, dict) else {}))
         else:
             answer.set_result(message.get("ok"))
 

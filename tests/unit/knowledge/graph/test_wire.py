@@ -115,7 +115,12 @@ class TestTheDatabasesAddress:
         assert embedded["POSTGRES_SERVER_SETTINGS"] == "shield.kb=ab"
         server = database_environment("postgresql://me:s%40cret@db:6432/x?sslmode=verify-full&sslrootcert=/ca.pem", {}, 4)
         assert (server["POSTGRES_USER"], server["POSTGRES_PASSWORD"], server["POSTGRES_PORT"]) == ("me", "s@cret", "6432")
-        assert (server["POSTGRES_SSL_MODE"], server["POSTGRES_SSL_ROOT_CERT"]) == ("verify-full", "/ca.pem")
+        assert (server["PGSSLMODE"], server["PGSSLROOTCERT"]) == ("verify-full", "/ca.pem")
+
+    def test_tls_is_left_to_the_driver_because_lightrag_makes_of_require_a_verification(self) -> None:
+        server = database_environment("postgresql://me@db/x?sslmode=require&ssl_min_protocol_version=TLSv1.3", {}, 4)
+        assert (server["PGSSLMODE"], server["PGSSLMINPROTOCOLVERSION"]) == ("require", "TLSv1.3")
+        assert not [name for name in server if name.startswith("POSTGRES_SSL")]
 
     def test_models_have_short_names_of_their_own(self) -> None:
         names = {table_model(name) for name in ("a-b", "a_b", "A-B", "x" * 300, "x" * 301)}

@@ -134,6 +134,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_crawl_pages_text_hash", "crawl_pages", ["job_id", "text_hash"], unique=False, postgresql_where=sa.text("text_hash IS NOT NULL")
     )
+    op.add_column("graph_tasks", sa.Column("extracted_with", sa.Text(), nullable=True))
     op.add_column("jobs", sa.Column("budget_tokens", sa.BigInteger(), nullable=True))
     op.add_column("jobs", sa.Column("tokens", sa.BigInteger(), server_default=sa.text("0"), nullable=False))
     op.add_column("knowledge_bases", sa.Column("founding_model", sa.Text(), nullable=True))
@@ -146,6 +147,7 @@ def downgrade() -> None:
     op.drop_column("knowledge_bases", "founding_model")
     op.drop_column("jobs", "tokens")
     op.drop_column("jobs", "budget_tokens")
+    op.drop_column("graph_tasks", "extracted_with")
     op.drop_index("ix_crawl_pages_text_hash", table_name="crawl_pages", postgresql_where=sa.text("text_hash IS NOT NULL"))
     op.drop_column("crawl_pages", "cut")
     op.drop_column("crawl_pages", "text_hash")
