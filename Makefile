@@ -59,6 +59,9 @@ bench-memory: sync ## memory of a server 60 s after it built the samples, by par
 bench-breaker: sync ## what an open circuit costs: price of a refusal, what it retains, probes let out
 	@$(RUN) python -m tests.bench.breaker
 
+test-litellm: sync ## models and tools through a real LiteLLM proxy, which gets an environment of its own (about 600 MB, once)
+	@SHIELD_TEST_LITELLM=$$(tests/litellm/environment) $(RUN) pytest tests/litellm -n0 --timeout 180
+
 coverage: sync ## all tests with branch coverage; fails under 85 %
 	@$(RUN) coverage erase
 	@$(RUN) pytest -n 2 --cov=shield --cov-report=term
@@ -70,4 +73,4 @@ format: sync ## format the code
 	@$(RUN) ruff format .
 	@$(RUN) ruff check --fix .
 
-.PHONY: help sync check test up dev generate proof-fresh proof-delete proof-errors proof-isolation chaos chaos-sabotage load bench-memory coverage build format
+.PHONY: help sync check test up dev generate proof-fresh proof-delete proof-errors proof-isolation chaos chaos-sabotage load bench-breaker bench-memory test-litellm coverage build format
