@@ -304,6 +304,13 @@ class NothingIngested(ShieldError):
     advice = "Read the outcomes: each page or document names its own reason."
 
 
+class WebhooksOff(ShieldError):
+    """This server sends no webhooks."""
+
+    code, status = "job.webhooks_off", 409
+    advice = "Leave `webhook` out and poll the job, or have the operator set SHIELD_WEBHOOK_SECRET."
+
+
 class SpecInvalid(ShieldError):
     """The file that specifies the job cannot be read."""
 

@@ -132,6 +132,11 @@ class EmbeddingSettings(Group):
 class ShadowSettings(EmbeddingSettings):
     """A second embedding model beside `embedding`: for a reindex, and for bases that are still on the other one."""
 
+    provider: Literal["builtin", "openai", "ollama"] = "builtin"
+    """Who embeds with a second model, to which a reindex moves a knowledge base, or from which; as `SHIELD_EMBEDDING_PROVIDER`."""
+    model: str = "all-minilm-l6-v2"
+    """The second model's name; bases that name it are embedded with it."""
+
 
 class LlmSettings(Group):
     provider: Literal["none", "openai", "ollama"] = "none"
@@ -488,6 +493,28 @@ class BackupSettings(Group):
     """Size of a part of an object; an object has at most 10 000 of them."""
 
 
+class WebhookSettings(Group):
+    secret: SecretStr | None = None
+    """Signs completion webhooks: `whsec_` and base64, or at least 32 characters; without it none are accepted."""
+    timeout: Duration = seconds(10)
+    """Longest time for one delivery, name resolution included."""
+    tries: int = Field(8, ge=1, le=20)
+    """Deliveries that are tried before one is given up."""
+    backoff_min: Duration = seconds(1)
+    """First pause before another try; each further one is about four times as long."""
+    backoff_max: Duration = timedelta(hours=1)
+    """Longest pause before another try."""
+    poll: Duration = seconds(1)
+    """Pause between two looks for deliveries that are due."""
+
+    @field_validator("secret")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 32:
+            raise ValueError("must have at least 32 characters")
+        return value
+
+
 class BreakerSettings(Group):
     threshold: int = Field(5, ge=1)
     """Failures in a row that open a circuit."""
@@ -559,6 +586,7 @@ class Settings(BaseSettings):
     breaker: BreakerSettings = BreakerSettings()
     orchestrator: OrchestratorSettings = OrchestratorSettings()
     worker: WorkerSettings = WorkerSettings()
+    webhook: WebhookSettings = WebhookSettings()
     backup: BackupSettings = BackupSettings()
 
     @field_validator("allowed_hosts", "allowed_origins", mode="before")

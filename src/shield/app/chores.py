@@ -7,9 +7,11 @@ import contextlib
 
 import structlog
 
-from shield.app.assembly import Answering
+from shield.app.assembly import Answering, Core
 from shield.errors import DatabaseUnavailable, ShieldError
 from shield.service.parts import Parts
+from shield.service.webhooks import Dispatcher
+from shield.sources.egress import EgressGuard
 
 log = structlog.get_logger(__name__)
 
@@ -22,6 +24,12 @@ async def warm_up(parts: Parts, stop: asyncio.Event) -> None:
     with contextlib.suppress(ShieldError):  # who asks first will be told
         await parts.embedder.embed_query("shield")
     await stop.wait()  # the parts of a process end together
+
+
+def dispatcher(core: Core) -> Dispatcher:
+    """Who sends the completion webhooks."""
+    settings = core.settings
+    return Dispatcher(core.engine, core.jobs, EgressGuard(settings.egress), settings.webhook, core.metrics.webhook)
 
 
 async def housekeeping(assembly: Answering, stop: asyncio.Event) -> None:

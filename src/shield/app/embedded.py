@@ -61,7 +61,7 @@ class EmbeddedApp(Process):
         self._stack.push_async_callback(asyncio.to_thread, postgres.stop)
         await asyncio.sleep(0)
         from shield.app.assembly import Wake, answering, connect_core, working  # about two seconds, while PostgreSQL starts beside
-        from shield.app.chores import housekeeping, warm_up
+        from shield.app.chores import dispatcher, housekeeping, warm_up
 
         await starting
         core = await connect_core(settings, postgres.dsn, self._stack, migrate=True)
@@ -76,6 +76,7 @@ class EmbeddedApp(Process):
         for name, work in crew.work(self._stop).items():
             self._run(name, work)
         self._run("housekeeping", housekeeping(answers, self._stop))
+        self._run("webhooks", dispatcher(core).run(self._stop))
         self._run("postgres", _keep_alive(postgres, self._stop))
         await self._serving()
         self._ownership.announce(self.info)

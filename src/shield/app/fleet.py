@@ -69,7 +69,7 @@ class ApiProcess(FleetProcess):
         from shield.api.app import create_app
         from shield.api.dependencies import Introspection
         from shield.app.assembly import Wake, answering, connect_core
-        from shield.app.chores import housekeeping, warm_up
+        from shield.app.chores import dispatcher, housekeeping, warm_up
         from shield.service.local import LocalShield
 
         core = await connect_core(settings, dsn, self._stack, migrate=False)
@@ -89,6 +89,7 @@ class ApiProcess(FleetProcess):
         self._serve(app, listener)
         self._run("warm-up", warm_up(answers.parts, self._stop))
         self._run("housekeeping", housekeeping(answers, self._stop))
+        self._run("webhooks", dispatcher(core).run(self._stop))
         await self._serving()
         self._announce("api", core.metrics, url)
 

@@ -21,7 +21,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shield.errors import JobCancelled, LeaseLost, RetriesExhausted, ShieldError
-from shield.jobs.model import Beat, Claim, DocumentOutcome, Job, JobId, JobKind, Progress, Stage, Status, WorkerId
+from shield.jobs.model import WEBHOOK, Beat, Claim, DocumentOutcome, Job, JobId, JobKind, Progress, Stage, Status, WorkerId
 from shield.jobs.rows import COLUMNS, OUTCOME_COLUMNS, job_of
 from shield.settings import JobSettings
 
@@ -100,6 +100,7 @@ _END = text(f"""
            progress = CASE WHEN :status = 'completed' THEN progress || '{{"percentage": 100}}' ELSE progress END
      WHERE id = :id RETURNING {COLUMNS}""")  # noqa: S608
 _ERASE_BODIES = text("UPDATE crawl_pages SET body = NULL WHERE job_id = :id AND body IS NOT NULL")
+_TELL = text("INSERT INTO webhook_deliveries (job_id, url) SELECT id, spec->>'webhook' FROM jobs WHERE id = :id ON CONFLICT DO NOTHING")
 _PUT_BACK = text(f"""
     UPDATE jobs SET status = 'pending', lease_until = NULL, worker = NULL, published_at = NULL, updated_at = now(), waiting_for = :waiting_for,
            errors = errors + :spent, error_code = coalesce(:code, error_code), error_message = coalesce(:message, error_message),
@@ -254,7 +255,10 @@ async def end(
     values = {"id": job_id, "status": status, "outcome": outcome, "crashed": crashed, "code": error.code if error else None}
     row = (await connection.execute(_END, {**values, "message": storable(error.message) if error else None})).mappings()
     await connection.execute(_ERASE_BODIES, {"id": job_id})
-    return job_of(row.one())
+    ended = job_of(row.one())
+    if WEBHOOK in ended.spec:
+        await connection.execute(_TELL, {"id": job_id})
+    return ended
 
 
 def storable(text: str | None, limit: int = 2000) -> str | None:

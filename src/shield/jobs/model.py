@@ -16,6 +16,8 @@ JobId = NewType("JobId", UUID)
 WorkerId = NewType("WorkerId", str)
 
 FLEET = "fleet"
+WEBHOOK = "webhook"
+"""Where a spec names the address that is told of the job's end."""
 
 
 class JobKind(StrEnum):

@@ -25,8 +25,9 @@ from shield.errors import (
     InvalidRequest,
     KnowledgeBaseProtected,
     PageNeedsBrowser,
+    WebhooksOff,
 )
-from shield.jobs.model import FLEET, JobKind, JobRequest, Priority
+from shield.jobs.model import FLEET, WEBHOOK, JobKind, JobRequest, Priority
 from shield.knowledge.bases import DEFAULT
 from shield.knowledge.model import KnowledgeBase
 from shield.service.audit import record
@@ -69,6 +70,11 @@ class IntakeCases(JobCases):
         else:
             kind, needs = JobKind.INGEST, ()
             spec, fingerprint, size, upload = await self._document(who, request.spec, local_caller=local_caller)
+        if request.webhook is not None:
+            if self.parts.settings.webhook.secret is None:
+                raise WebhooksOff
+            told = {WEBHOOK: canonical(request.webhook.url)}
+            spec, fingerprint = {**spec, **told}, {**fingerprint, **told}
         budget = request.budget.tokens if request.budget else None
         if budget is not None:
             fingerprint = {**fingerprint, "budget": budget}  # another budget is another request

@@ -12,13 +12,14 @@ from uuid import UUID
 
 from shield.auth import Principal, Scope
 from shield.errors import InvalidRequest, UnknownKnowledgeBase
-from shield.jobs.model import Job, JobId, JobKind, Status
+from shield.jobs.model import WEBHOOK, Job, JobId, JobKind, Status
 from shield.jobs.polling import poll_after
 from shield.knowledge.model import KnowledgeBase
 from shield.knowledge.proofs import proof_of_job
 from shield.service.models import JobList, JobView
 from shield.service.parts import Parts
 from shield.service.views import job_view
+from shield.service.webhooks import delivery_of
 
 MAX_WAIT = 45.0
 """Longest wait of one call, in seconds; clients give up at 60."""
@@ -125,7 +126,8 @@ class JobCases:
         outcomes = await self.parts.jobs.outcomes(job.id, after=after, limit=limit)
         total = await self.parts.jobs.outcome_count(job.id)
         proof = await proof_of_job(self.parts.engine, job.id) if job.kind in _REMOVING and job.status.ended else None
-        return job_view(job, poll_after=self._poll_after(job), outcomes=outcomes, outcomes_total=total, proof=proof)
+        webhook = await delivery_of(self.parts.engine, job.id) if WEBHOOK in job.spec and job.status.ended else None
+        return job_view(job, poll_after=self._poll_after(job), outcomes=outcomes, outcomes_total=total, proof=proof, webhook=webhook)
 
     def _view(self, job: Job) -> JobView:
         return job_view(job, poll_after=self._poll_after(job))

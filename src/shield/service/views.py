@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from shield.errors import leaf_errors
-from shield.jobs.model import DocumentOutcome, Job
+from shield.jobs.model import WEBHOOK, DocumentOutcome, Job
 from shield.knowledge.documents import Document
 from shield.knowledge.model import Hit
-from shield.service.models import ErrorView, JobView, OutcomeView, Passage, ProgressView
+from shield.service.models import ErrorView, JobView, OutcomeView, Passage, ProgressView, WebhookView
 
 _AVERAGE_CHARACTERS_A_TOKEN = 4  # of English prose under the common tokenizers; bounds are approximate by nature
 
@@ -23,6 +23,7 @@ def job_view(
     outcomes: Sequence[DocumentOutcome] = (),
     outcomes_total: int = 0,
     proof: dict[str, Any] | None = None,
+    webhook: WebhookView | None = None,
 ) -> JobView:
     """A job with some of its outcomes; `next_outcome` is set while there are more."""
     shown = [outcome_view(outcome) for outcome in outcomes]
@@ -42,6 +43,7 @@ def job_view(
         waiting_for=None if job.status.ended else job.waiting_for,
         retry_of=job.retry_of,
         cancel_requested=job.cancel_requested_at is not None,
+        webhook=webhook or (WebhookView(url=job.spec[WEBHOOK]) if WEBHOOK in job.spec else None),
         tokens=job.tokens,
         budget_tokens=job.budget_tokens,
         created_at=job.created_at,

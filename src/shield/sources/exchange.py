@@ -49,8 +49,13 @@ class Validators:
 
 
 @contextlib.asynccontextmanager
-async def exchange(guard: EgressGuard, target: Target, headers: Mapping[str, str]) -> AsyncIterator[ClientResponse]:
-    """GET `target`; the body is not read yet, and not decompressed. Raises what aiohttp raises: see `typed_failures`."""
+async def exchange(
+    guard: EgressGuard, target: Target, headers: Mapping[str, str], *, post: bytes | None = None
+) -> AsyncIterator[ClientResponse]:
+    """GET `target`, or POST `post` to it; the answer's body is not read yet, and not decompressed.
+
+    Raises what aiohttp raises: see `typed_failures`.
+    """
     import aiohttp
     from yarl import URL
 
@@ -67,8 +72,10 @@ async def exchange(guard: EgressGuard, target: Target, headers: Mapping[str, str
             max_line_size=8190,
             max_field_size=8190,
         ) as session,
-        session.get(
+        session.request(
+            "GET" if post is None else "POST",
             URL(target.url, encoded=True),
+            data=post,
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip, deflate", **headers},
             allow_redirects=False,
         ) as response,

@@ -102,6 +102,7 @@ class Metrics:
             "direction",
         )
         self._embedding_tokens = counter("shield_embedding_tokens_total", "Tokens that embedding endpoints counted.")
+        self._webhooks = counter("shield_webhook_deliveries_total", "Tries of completion webhooks, by how they ended.", "result")
         gauge("shield_build_info", "Always 1; the version is the label.", "version").labels(version).set(1)
 
     # -- tools --------------------------------------------------------------------------------------------------------
@@ -165,6 +166,10 @@ class Metrics:
     def embedding_tokens(self, tokens: int) -> None:
         """A call to an embedding endpoint ended."""
         self._embedding_tokens.inc(tokens)
+
+    def webhook(self, result: str) -> None:
+        """A completion webhook was delivered, will be retried, or failed for good."""
+        self._webhooks.labels(result).inc()
 
     # -- dependencies and exposition ----------------------------------------------------------------------------------
 

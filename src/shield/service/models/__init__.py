@@ -23,8 +23,8 @@ from shield.service.models.collections import (
     RebuildRequest,
     ReindexRequest,
 )
-from shield.service.models.ingest import Budget, CrawlSpec, DocumentSpec, Glob, IngestRequest, Sitemap, UploadCreate, UploadView
-from shield.service.models.jobs import ErrorView, JobAccepted, JobList, JobView, OutcomeView, ProgressView
+from shield.service.models.ingest import Budget, CrawlSpec, DocumentSpec, Glob, IngestRequest, Sitemap, UploadCreate, UploadView, Webhook
+from shield.service.models.jobs import ErrorView, JobAccepted, JobList, JobView, OutcomeView, ProgressView, WebhookView
 from shield.service.models.keys import KeyCreate, KeyCreated, KeyList, KeyRotate, KeyView
 from shield.service.models.search import (
     Answer,
@@ -99,5 +99,7 @@ __all__ = [
     "UploadCreate",
     "UploadView",
     "Url",
+    "Webhook",
+    "WebhookView",
     "Whole",
 ]

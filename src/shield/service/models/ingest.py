@@ -80,6 +80,13 @@ class Budget(Input):
     """Most tokens of language models, prompts and answers together; no call starts that could pass it."""
 
 
+class Webhook(Input):
+    """An address that gets one signed POST when a job has ended."""
+
+    url: Url
+    """Where to; http or https, publicly reachable."""
+
+
 class IngestRequest(Input):
     """Body of `POST /lightrag/ingest-async`."""
 
@@ -91,6 +98,8 @@ class IngestRequest(Input):
     """Which queue."""
     budget: Budget | None = None
     """What the job may cost; none: no limit."""
+    webhook: Webhook | None = None
+    """Who is told when the job has ended (docs/WEBHOOKS.md)."""
 
 
 class UploadCreate(Input):

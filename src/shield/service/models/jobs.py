@@ -56,6 +56,16 @@ class JobAccepted(Model):
     knowledge_base: str
 
 
+class WebhookView(Model):
+    """A completion webhook; `pending` until it was delivered or given up."""
+
+    url: str
+    status: Literal["pending", "delivered", "failed"] = "pending"
+    attempts: int = 0
+    code: str | None = None
+    """Why the last attempt failed."""
+
+
 class JobView(JobAccepted):
     """A job as its owner sees it."""
 
@@ -68,6 +78,8 @@ class JobView(JobAccepted):
     waiting_for: str | None = None
     retry_of: UUID | None = None
     cancel_requested: bool = False
+    webhook: WebhookView | None = None
+    """Who is told of the end, and whether that worked."""
     tokens: int = 0
     """Tokens of language models spent so far, its graph steps included."""
     budget_tokens: int | None = None
