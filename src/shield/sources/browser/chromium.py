@@ -118,7 +118,7 @@ class Chromium:
         home = Path(tempfile.mkdtemp(prefix="shield-browser-"))
         stack.callback(shutil.rmtree, home, ignore_errors=True)
         control = await self._host()
-        await _send(control, {"home": str(home), "isolate": isolate})
+        await _send(control, {"home": str(home), "isolate": isolate, "memory": int(limits.memory)})
         ready, descriptors = await _receive(control)
         listener = socket.socket(fileno=descriptors[0])
         stack.callback(listener.close)

@@ -51,6 +51,7 @@ def main() -> None:
     try:
         isolated = order["isolate"] and _cut_network()
         listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        _curb(order["memory"])  # once now: as nobody we may be unable to read the interpreter's own modules
         _become_nobody(home)
         ready = {"port": listener.getsockname()[1], "isolated": isolated, "root": os.geteuid() == 0}
         socket.send_fds(control, [json.dumps(ready).encode()], [listener.fileno()])
@@ -117,10 +118,10 @@ def _curb(memory: int) -> None:
 def _own_memory(pid: int) -> int:
     """Bytes that exist for this process: not the program's file, which all of them share."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+        status = Path(f"/proc/{pid}/status").read_bytes()
     except OSError:
         return 0
-    lines = (line.split() for line in status.splitlines() if line.startswith(("RssAnon:", "RssShmem:")))
+    lines = (line.split() for line in status.splitlines() if line.startswith((b"RssAnon:", b"RssShmem:")))
     return sum(int(line[1]) * 1024 for line in lines)
 
 
@@ -150,7 +151,7 @@ def _cut_network() -> bool:
         if libc.unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0:
             return False
         for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-            Path(f"/proc/self/{name}").write_text(text, encoding="ascii")
+            Path(f"/proc/self/{name}").write_bytes(text.encode())
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP | IFF_RUNNING))
     return True
