@@ -24,7 +24,7 @@ from shield.sources.decompress import BodyBroken
 from shield.sources.egress import EgressGuard, Refused, Target
 
 if TYPE_CHECKING:
-    from aiohttp import ClientResponse
+    from aiohttp import ClientResponse, ClientSession
 
 USER_AGENT = f"Shield/{__version__} (+https://github.com/hx-citadel/shield)"
 
@@ -72,7 +72,7 @@ async def exchange(
             max_line_size=8190,
             max_field_size=8190,
         ) as session,
-        session.request(
+        _once(session).request(
             "GET" if post is None else "POST",
             URL(target.url, encoded=True),
             data=post,
@@ -164,6 +164,12 @@ def _token(pattern: re.Pattern[str], value: str) -> str:
     """The value in lower case, or nothing if it is not what it should be: headers are hostile input too."""
     value = value.strip().lower()
     return value if pattern.fullmatch(value) else ""
+
+
+def _once(session: ClientSession) -> ClientSession:
+    """The session, which now sends a request once: by itself it sends one again whose answer was broken off, and tells nobody."""
+    session._retry_connection = False  # noqa: SLF001 - aiohttp has no public switch; a test counts the requests
+    return session
 
 
 def _pinned(target: Target) -> Any:

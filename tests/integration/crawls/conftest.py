@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -31,12 +31,13 @@ from shield.service.models import CrawlSpec
 from shield.settings import FileSettings, PostgresSettings, Settings
 from shield.sources.contents import PartStore
 from shield.sources.crawl import Crawler
-from shield.sources.egress import EgressGuard, Resolve
+from shield.sources.egress import EgressGuard
 from shield.sources.fetch import Fetcher
 from shield.sources.files.convert import Converter
 from shield.sources.model import Converted
 from shield.sources.politeness import Politeness
 from shield.sources.uploads import Uploads
+from shield.worker.context import JobContext
 from shield.worker.loop import Worker
 from shield.worker.pipeline import CrawlHandler, Tools
 from tests.integration.jobs.support import job_settings
@@ -80,11 +81,32 @@ class Crawls:
         assert claim is not None
         return claim
 
-    async def run(self, claim: Claim, settings: Settings, resolve: Resolve | None = None) -> Job | None:
+    def handler(self, settings: Settings, guard: EgressGuard | None = None) -> CrawlHandler:
+        """What runs crawls."""
+        fetcher = Fetcher(guard or EgressGuard(settings.egress), Politeness(settings.crawl), settings)
+        return CrawlHandler(self.tools, Crawler(self.engine, fetcher, settings.crawl))
+
+    async def run(self, claim: Claim, settings: Settings, guard: EgressGuard | None = None) -> Job | None:
         """Run a claimed crawl to its next resting place."""
-        fetcher = Fetcher(EgressGuard(settings.egress, resolve), Politeness(settings.crawl), settings)
-        handler = CrawlHandler(self.tools, Crawler(self.engine, fetcher, settings.crawl))
-        return await Worker(self.jobs, {JobKind.CRAWL: handler}, UNHURRIED, JobEvents()).run_one(claim)
+        handlers = {JobKind.CRAWL: self.handler(settings, guard)}
+        return await Worker(self.jobs, handlers, UNHURRIED, JobEvents()).run_one(claim)
+
+    async def kill(self, claim: Claim, settings: Settings, guard: EgressGuard, when: Awaitable[None]) -> Claim:
+        """Run a claimed crawl, stop it dead at a moment, and claim it for another worker."""
+        run = asyncio.create_task(self.handler(settings, guard).run(JobContext(claim, self.jobs, JobEvents(), UNHURRIED)))
+        await when
+        assert not run.done()
+        run.cancel()
+        await asyncio.wait([run])
+        return await self.again(claim)
+
+    async def again(self, claim: Claim) -> Claim:
+        """The claim of the next worker, after one that was killed."""
+        lapsed = "UPDATE jobs SET lease_until = now() - interval '1 s', crashes = 0 WHERE id = :id"
+        await self.sql(lapsed, id=claim.job.id)
+        taken = await self.jobs.claim(claim.job.id, ME)
+        assert taken is not None
+        return taken
 
     async def outcomes(self, job: Job) -> list[DocumentOutcome]:
         """All of them, in order."""

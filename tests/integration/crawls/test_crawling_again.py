@@ -240,11 +240,7 @@ class TestVanished:
                     with pytest.raises(BaseExceptionGroup) as killed:
                         await crawls.run(claim, settings)
                     assert killed.group_contains(Killed)
-                await crawls.sql("UPDATE jobs SET lease_until = now() - interval '1 s' WHERE id = :id", id=claim.job.id)
-                again = await crawls.jobs.claim(claim.job.id, ME)
-                assert again is not None
-                claim = again
-                await crawls.sql("UPDATE jobs SET crashes = 0 WHERE id = :id", id=claim.job.id)
+                claim = await crawls.again(claim)
             job = await crawls.run(claim, settings)
             assert job is not None
             assert await crawls.table(job, site.url) == {"/": "stored", "/b": "unchanged", "/a": "deleted", "/deep": "deleted"}

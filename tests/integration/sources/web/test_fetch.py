@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
+from aiohttp import web
 
 from shield.errors import (
     DocumentTooLarge,
@@ -28,7 +29,7 @@ from shield.errors import (
     UrlInvalid,
 )
 from shield.sources.egress import EgressGuard, Target
-from shield.sources.exchange import USER_AGENT
+from shield.sources.exchange import USER_AGENT, Validators
 from shield.sources.fetch import Fetched, Fetcher
 from shield.sources.politeness import Politeness
 from tests.integration.sources.web.conftest import fetcher, web_settings
@@ -133,6 +134,63 @@ class TestTypes:
         site.put("/x", b"x", Content_Encoding="br")
         with pytest.raises(PageTypeUnsupported):
             await fetcher(site.port).fetch(f"{site.url}/x")
+
+
+class TestFiles:
+    """PDF and Office files met as pages have the limits of files."""
+
+    @pytest.mark.parametrize(("path", "kind"), [("/a.pdf", "application/pdf"), ("/b.docx", "application/octet-stream")])
+    async def test_a_file_larger_than_a_page_may_be_is_read(self, site: Site, path: str, kind: str) -> None:
+        site.put(path, b"x" * 3000, content_type=kind)
+        got = await fetcher(site.port, max_page_bytes=2000).fetch(f"{site.url}{path}")
+        assert len(got.body) == 3000
+
+    async def test_a_file_has_the_time_of_files(self, site: Site) -> None:
+        async def slow(request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse(headers={"Content-Type": "application/pdf"})
+            await response.prepare(request)
+            await asyncio.sleep(0.5)
+            await response.write(b"%PDF")
+            return response
+
+        site.route("/slow.pdf", slow)
+        assert (await fetcher(site.port, page_timeout=0.3, document_timeout=5).fetch(f"{site.url}/slow.pdf")).body == b"%PDF"
+        with pytest.raises(PageTimeout):
+            await fetcher(site.port, page_timeout=0.1, document_timeout=0.2).fetch(f"{site.url}/slow.pdf")
+
+    async def test_one_beyond_the_files_limit_is_the_documents_error(self, site: Site) -> None:
+        site.put("/a.pdf", b"x" * 3000, content_type="application/pdf")
+        settings = web_settings(site.port, max_page_bytes=1000)
+        small = settings.model_copy(update={"file": settings.file.model_copy(update={"max_bytes": 2000})})
+        with pytest.raises(DocumentTooLarge):
+            await Fetcher(EgressGuard(small.egress), Politeness(small.crawl), small).fetch(f"{site.url}/a.pdf")
+
+
+class TestConditions:
+    async def test_an_unchanged_page_is_told_and_not_sent(self, site: Site) -> None:
+        site.put("/a", "x", ETag='W/"v1"')
+        got = await fetcher(site.port).fetch(f"{site.url}/a", validators=Validators(f"{site.url}/a", etag='W/"v1"'))
+        assert (got.status, got.body, got.etag) == (304, b"", 'W/"v1"')
+
+    async def test_the_question_goes_to_its_own_address_only(self, site: Site) -> None:
+        site.redirect("/old", "/new")
+        site.put("/new", "x", Last_Modified="Tue, 01 Jul 2025 10:00:00 GMT")
+        asked = Validators(f"{site.url}/new", last_modified="Tue, 01 Jul 2025 10:00:00 GMT")
+        assert (await fetcher(site.port).fetch(f"{site.url}/old", validators=asked)).status == 304
+        assert ["If-Modified-Since" in visit.headers for visit in site.log] == [False, True]
+
+    async def test_a_304_that_nobody_asked_for_is_an_error(self, site: Site) -> None:
+        site.put("/a", status=304)
+        for validators in (None, Validators(f"{site.url}/other", etag='"x"'), Validators(f"{site.url}/a")):
+            with pytest.raises(PageHttpError, match="304"):
+                await fetcher(site.port).fetch(f"{site.url}/a", validators=validators)
+
+    @pytest.mark.parametrize("etag", ["unquoted", '"' + "x" * 300 + '"', '"a"b"', '"\xe4"'])
+    @pytest.mark.parametrize("date", ["yesterday", "x" * 100, ""])
+    async def test_what_could_not_be_asked_back_is_not_kept(self, site: Site, etag: str, date: str) -> None:
+        site.put("/a", "x", ETag=etag, Last_Modified=date)
+        got = await fetcher(site.port).fetch(f"{site.url}/a")
+        assert (got.etag, got.last_modified) == (None, None)
 
 
 class TestRedirects:
