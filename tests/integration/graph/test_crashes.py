@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -133,58 +131,6 @@ async def test_there_is_nothing_to_repair_after_an_orderly_end(library: Library,
     before = await library.rows()
     assert await runner.lanes[0].session.process.call("repair", timedelta(seconds=20), workspace=library.kb.id.hex) == 0
     assert await library.rows() == before
-
-
-async def test_a_killed_worker_takes_its_process_along_and_the_next_one_goes_on(
-    tmp_path: Path, dsn: str, library: Library, runner: GraphRunner, reader: GraphReader, undisturbed: GraphFingerprint
-) -> None:
-    await put_all(library)
-    file = tmp_path / "pid"
-    worker = await asyncio.create_subprocess_exec(sys.executable, "-m", "tests.integration.graph.disturbed", dsn, str(file))
-    async with asyncio.timeout(40):
-        while not file.exists() or not file.read_text():
-            await asyncio.sleep(0.02)
-    process = psutil.Process(int(file.read_text()))
-    worker.kill()
-    await worker.wait()
-    gone, alive = await asyncio.to_thread(psutil.wait_procs, [process], timeout=5)
-    assert (len(gone), alive) == (1, [])
-    await drain(runner)  # once the lease of two seconds is over
-    assert {status for _, status, _, _ in await library.tasks()} == {"done"}
-    assert await reader.fingerprint(library.kb) == undisturbed
-
-
-async def test_a_paused_writer_that_wakes_after_its_time_is_refused(
-    dsn: str,
-    library: Library,
-    settings: Settings,
-    runner: GraphRunner,
-    embedder: Troubled,
-    reader: GraphReader,
-    undisturbed: GraphFingerprint,
-) -> None:
-    await put_all(library)
-    embedder.at, embedder.trouble, embedder.wait = 2, killer(runner, signal.SIGSTOP), asyncio.Event()
-    paused = asyncio.create_task(runner.step())
-    async with asyncio.timeout(30):
-        while embedder.calls < 2:
-            await asyncio.sleep(0.01)
-    async with library.engine.begin() as c:
-        await c.execute(sa.text("UPDATE kb_writer SET lease_until = now() - interval '1 second' WHERE kb = :kb"), {"kb": library.kb.id.hex})
-    successor = GraphRunner(library.engine, dsn, WordHashEmbedder(), None, settings)
-    try:
-        await drain(successor)
-        assert {status for _, status, _, _ in await library.tasks()} == {"done"}
-        before = await library.rows()
-        assert runner.lanes[0].session.process is not None
-        os.kill(runner.lanes[0].session.process.pid, signal.SIGCONT)
-        embedder.wait.set()
-        assert await paused
-        assert runner.lanes[0].session.epoch(library.kb.id) is None
-        assert await library.rows() == before
-        assert await reader.fingerprint(library.kb) == undisturbed
-    finally:
-        await successor.close()
 
 
 async def test_a_process_that_dies_each_time_is_given_up_and_the_others_go_on(

@@ -135,25 +135,27 @@ async def count_try(connection: AsyncConnection, claim: Claim) -> bool:
 
 
 async def begin(connection: AsyncConnection, knowledge_base_id: UUID, model: str | None) -> GraphTask | None:
-    """Count a try for the next task that can be written, after putting aside what newer tasks have overtaken."""
-    await connection.execute(
-        sa.text(
-            "UPDATE graph_tasks t SET status = 'superseded', finished_at = now()"
-            " WHERE t.knowledge_base_id = :kb AND t.status = 'pending' AND EXISTS (SELECT 1 FROM graph_tasks n"
-            " WHERE n.knowledge_base_id = :kb AND n.document_id = t.document_id AND n.graph_key = t.graph_key AND n.id > t.id)"
-        ),
-        {"kb": knowledge_base_id},
+    """Count a try for the next task that can be written, and put aside what a newer task has overtaken."""
+    next_one = sa.text(
+        f"SELECT t.document_id, t.graph_key, (SELECT max(n.id) FROM graph_tasks n WHERE n.document_id = t.document_id"  # noqa: S608  our own names
+        "   AND n.graph_key = t.graph_key AND n.knowledge_base_id = t.knowledge_base_id) AS newest"
+        f" FROM graph_tasks t WHERE t.knowledge_base_id = :kb AND t.status = 'pending' AND t.available_at <= now() AND {_READY}"
+        " ORDER BY t.id LIMIT 1"
+    ).bindparams(sa.bindparam("model", model, sa.Text))
+    put_aside = sa.text(
+        "UPDATE graph_tasks SET status = 'superseded', finished_at = now() WHERE knowledge_base_id = :kb AND status = 'pending'"
+        " AND document_id = :document AND graph_key = :key AND id < :newest"
     )
-    row = (
-        await connection.execute(
-            sa.text(
-                "UPDATE graph_tasks SET errors = errors + 1 WHERE id = (SELECT t.id FROM graph_tasks t WHERE t.knowledge_base_id = :kb"  # noqa: S608
-                f" AND t.status = 'pending' AND t.available_at <= now() AND {_READY} ORDER BY t.id LIMIT 1) RETURNING {_COLUMNS}"
-            ).bindparams(sa.bindparam("model", model, sa.Text)),
-            {"kb": knowledge_base_id},
-        )
-    ).first()
-    return None if row is None else GraphTask(**row._mapping)  # noqa: SLF001  SQLAlchemy's public name for it
+    count = sa.text(
+        f"UPDATE graph_tasks t SET errors = errors + 1 WHERE t.id = :newest AND t.status = 'pending' AND t.available_at <= now()"  # noqa: S608
+        f" AND {_READY} RETURNING {_COLUMNS}"
+    ).bindparams(sa.bindparam("model", model, sa.Text))
+    while (found := (await connection.execute(next_one, {"kb": knowledge_base_id})).first()) is not None:
+        about = {"kb": knowledge_base_id, "document": found.document_id, "key": found.graph_key, "newest": found.newest}
+        await connection.execute(put_aside, about)
+        if (row := (await connection.execute(count, {"newest": found.newest})).first()) is not None:
+            return GraphTask(**row._mapping)  # noqa: SLF001  SQLAlchemy's public name for it
+    return None
 
 
 async def end(connection: AsyncConnection, task: GraphTask, status: str, code: str | None = None, message: str | None = None) -> None:

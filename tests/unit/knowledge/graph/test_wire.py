@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shield.errors import QueryTooShort
+from shield.errors import DependencyUnavailable, QueryTooShort
 from shield.knowledge.graph.child import _between, _join, _split
 from shield.knowledge.graph.extract import read_answer
 from shield.knowledge.graph.process import database_environment, table_model
@@ -63,6 +63,27 @@ async def test_a_typed_error_crosses_with_its_code_and_any_other_as_its_class_on
         assert (unknown.value.code, unknown.value.kind, unknown.value.message) == ("", "ValueError", "")
         with pytest.raises(PeerFailed):
             await left.call("nothing of that name")
+
+
+async def test_what_decides_about_a_retry_crosses_twice_and_nothing_else_does() -> None:
+    async def embed() -> None:
+        raise DependencyUnavailable(retry_after=7, service="embedding", late=True, quoted="a document")
+
+    async def insert() -> None:
+        await right.call("embed")
+
+    async with channels({"embed": embed}, {"insert": insert}) as (left, right):
+        with pytest.raises(PeerFailed) as failed:
+            await left.call("insert")
+    error = failed.value.typed()
+    assert isinstance(error, DependencyUnavailable)
+    assert (error.retry_after, error.details) == (7, {"service": "embedding", "late": True})
+
+
+@pytest.mark.parametrize("form", [{}, {"code": None, "details": 5}, {"retry_after": "soon", "details": {"other": 1}}])
+def test_an_error_in_an_unknown_form_is_an_untyped_one(form: dict[str, object]) -> None:
+    error = PeerFailed.read(form)
+    assert (error.typed(), error.retry_after, error.details) == (None, None, {})
 
 
 @pytest.mark.parametrize("sent", [b"", b"\x00\x00", (LIMIT + 1).to_bytes(4, "big"), b"\x00\x00\x00\x02{]", b"\x00\x00\x00\x02[]"])
