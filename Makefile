@@ -17,7 +17,10 @@ check: sync ## the fast gate: format, lint, types, import contracts, generated f
 	@$(RUN) lint-imports
 	@$(RUN) python tools/generate_docs.py --check
 
-test: sync ## all tests that need no cluster
+chromium: ## make Chromium available for pages that need a browser (as root on Debian or Ubuntu; otherwise says how)
+	@tools/chromium
+
+test: sync chromium ## all tests that need no cluster
 	@$(RUN) pytest -n 2
 
 up: sync ## set everything up, build the samples, answer one question, and serve (ARGS=--no-samples)
@@ -62,7 +65,7 @@ bench-breaker: sync ## what an open circuit costs: price of a refusal, what it r
 test-litellm: sync ## models and tools through a real LiteLLM proxy, which gets an environment of its own (about 600 MB, once)
 	@SHIELD_TEST_LITELLM=$$(tests/litellm/environment) $(RUN) pytest tests/litellm -n0 --timeout 180
 
-coverage: sync ## all tests with branch coverage; fails under 85 %
+coverage: sync chromium ## all tests with branch coverage; fails under 85 %
 	@$(RUN) coverage erase
 	@$(RUN) pytest -n 2 --cov=shield --cov-report=term
 
@@ -73,4 +76,4 @@ format: sync ## format the code
 	@$(RUN) ruff format .
 	@$(RUN) ruff check --fix .
 
-.PHONY: help sync check test up dev generate proof-fresh proof-delete proof-errors proof-isolation chaos chaos-sabotage load bench-breaker bench-memory test-litellm coverage build format
+.PHONY: help sync check chromium test up dev generate proof-fresh proof-delete proof-errors proof-isolation chaos chaos-sabotage load bench-breaker bench-memory test-litellm coverage build format

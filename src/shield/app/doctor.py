@@ -46,7 +46,7 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """All findings, the needed ones first."""
-    checks: tuple[Callable[[Settings], Finding], ...] = (_python, _packages, _model, _data_dir, _disk, _port, _llm)
+    checks: tuple[Callable[[Settings], Finding], ...] = (_python, _packages, _model, _data_dir, _disk, _port, _browser, _llm)
     return [check(settings) for check in checks]
 
 
@@ -102,6 +102,21 @@ def _port(settings: Settings) -> Finding:
                 "Port", "broken", f"{settings.host}:{settings.port} is taken", "Choose another with SHIELD_PORT (0 = any free one)."
             )
     return Finding("Port", "ok", f"{settings.host}:{settings.port} is free")
+
+
+def _browser(settings: Settings) -> Finding:
+    from shield.sources.browser.find import find_chromium
+
+    found = find_chromium(settings.browser)
+    if found is not None:
+        return Finding("Browser", "ok", f"{found}: pages that need their scripts are read")
+    if settings.browser.executable is not None and settings.browser.enabled:
+        return Finding(
+            "Browser", "broken", f"{settings.browser.executable} is no program", "Correct SHIELD_BROWSER_EXECUTABLE, or unset it."
+        )
+    remedy = "Install Chromium (Debian, Ubuntu: apt-get install --no-install-recommends chromium), or set SHIELD_BROWSER_EXECUTABLE."
+    why = "no Chromium" if settings.browser.enabled else "switched off"
+    return Finding("Browser", "optional", f"{why}: pages that are empty without JavaScript are `page.needs_browser`", remedy)
 
 
 def _llm(settings: Settings) -> Finding:
