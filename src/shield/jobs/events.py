@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from shield.jobs.model import JobId
+from shield.jobs.waiting import wait
 
 BACKLOG = 64
 """Events kept for a subscriber that is busy."""
@@ -59,9 +60,7 @@ class Subscription:
         """The next event, or None if none comes within `limit` seconds."""
         if not self._events:
             self._arrived.clear()
-            try:
-                await asyncio.wait_for(self._arrived.wait(), limit)
-            except TimeoutError:
+            if not await wait(self._arrived, limit):
                 return None
         return self._events.popleft()
 

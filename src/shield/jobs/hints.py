@@ -22,6 +22,7 @@ import structlog
 
 from shield.jobs.model import JobId, WorkerId
 from shield.jobs.streams import GROUP, STREAMS, StreamsAway, away, blocking, connect, entries
+from shield.jobs.waiting import wait
 from shield.settings import JobSettings, RedisSettings
 
 log = structlog.get_logger(__name__)
@@ -89,9 +90,7 @@ class RedisHints:
                     await self._make_groups()
                     await self._clean()
                 self._found()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._jobs.lease.total_seconds() * random.uniform(0.5, 1)):  # noqa: S311 - jitter
-                        await self._broken.wait()
+                await wait(self._broken, self._jobs.lease.total_seconds() * random.uniform(0.5, 1))  # noqa: S311 - jitter
             except StreamsAway as error:
                 self._lost(error)
             if not self._there:

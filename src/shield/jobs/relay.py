@@ -27,6 +27,7 @@ from shield.jobs.model import FLEET, JobId, Priority
 from shield.jobs.registry import Workers
 from shield.jobs.repository import JobRepository
 from shield.jobs.streams import StreamsAway
+from shield.jobs.waiting import wait
 from shield.settings import JobSettings
 
 log = structlog.get_logger(__name__)
@@ -93,7 +94,7 @@ class Relay:
     async def run(self, stop: asyncio.Event) -> None:
         """Publish until `stop` is set."""
         async with asyncio.TaskGroup() as tasks:
-            beside = [tasks.create_task(self._sweep_now_and_then()), tasks.create_task(self._wake_when(stop))]
+            beside = [tasks.create_task(self._sweep_now_and_then(stop)), tasks.create_task(self._wake_when(stop))]
             try:
                 await self._relay(stop)
             finally:
@@ -116,9 +117,7 @@ class Relay:
             if self._more or woken:  # a burst of notifications asks no oftener than this either
                 await asyncio.sleep(self._settings.refill.total_seconds())
             if not self._more:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout_at(look_at):
-                        await self._wake.wait()
+                await wait(self._wake, look_at - clock())
 
     async def _hints_were_taken(self) -> bool:
         """Whether more jobs wait and fewer hints are out than after the last look."""
@@ -163,9 +162,8 @@ class Relay:
             self._away.add(away)
             log.warning("relay.waits", service=away)
 
-    async def _sweep_now_and_then(self) -> None:
-        while True:
-            await asyncio.sleep(self._pause(self._settings.lease))
+    async def _sweep_now_and_then(self, stop: asyncio.Event) -> None:
+        while not await wait(stop, self._pause(self._settings.lease)):
             with contextlib.suppress(DatabaseUnavailable):
                 await self._jobs.sweep(self._runner)
                 await self._workers.forget_dead()

@@ -6,6 +6,7 @@ so no failure of Redis is more than `StreamsAway`, which its callers answer by d
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -64,13 +65,23 @@ def blocking(settings: RedisSettings) -> int:
 
 @contextmanager
 def away() -> Iterator[None]:
-    """Raise `StreamsAway` for everything that a Redis in trouble can answer, or fail to."""
+    """Raise `StreamsAway` for everything that a Redis in trouble can answer, or fail to.
+
+    redis-py sends through `asyncio.wait_for`, which on Python 3.11 loses a cancellation that arrives as it ends; it is raised here.
+    """
     from redis.exceptions import RedisError
 
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    trouble: Exception | None = None
     try:
         yield
     except (RedisError, OSError) as error:
-        raise StreamsAway(type(error).__name__) from error
+        trouble = error
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
+    if trouble is not None:
+        raise StreamsAway(type(trouble).__name__) from trouble
 
 
 def entries(answer: Any) -> list[tuple[str, str, dict[Any, Any]]]:

@@ -30,7 +30,9 @@ from shield.errors import (
 )
 from shield.jobs.model import Beat, Job, Status
 from shield.jobs.repository import JobRepository
+from shield.jobs.waiting import wait
 from shield.settings import JobSettings
+from shield.telemetry.traces import span_from
 from shield.worker.context import Completed, Draining, Ending, Failed, Handler, JobContext, Parked
 
 T = TypeVar("T")
@@ -105,7 +107,7 @@ class Attempt:
         async with asyncio.TaskGroup() as tasks:
             work = tasks.create_task(self._work())
             context.attach(work)
-            keeper = tasks.create_task(self._keep())
+            keeper = tasks.create_task(self._keep(work))
             await asyncio.wait([work])
             keeper.cancel()
         if work.cancelled():
@@ -114,13 +116,18 @@ class Attempt:
         return context.stopped if isinstance(how, Exception) and context.stopped is not None else how
 
     async def _work(self) -> Ending | Exception:
+        job, claim = self._context.job, self._context.claim
         try:
-            return await self._handler.run(self._context)
+            with span_from(job.traceparent, f"job {job.kind}", {"shield.job.kind": job.kind, "shield.job.fence": claim.fence}):
+                try:
+                    return await self._handler.run(self._context)
+                finally:
+                    self._context.spans.end()
         except Exception as error:  # noqa: BLE001 - the border of a job: whatever a handler raises decides about its job, not about the worker
             return error
 
-    async def _keep(self) -> None:
-        """Renew the lease, and stop the handler when there is a reason.
+    async def _keep(self, work: asyncio.Task[Ending | Exception]) -> None:
+        """Renew the lease while the handler is at work, and stop it when there is a reason.
 
         The watchdog does not wait for the database: it stops the handler when the last good lease has run out.
         """
@@ -129,7 +136,7 @@ class Attempt:
         watchdog = loop.call_later(lease, context.interrupt, DatabaseUnavailable(service="postgres"))
         pause = heartbeat
         try:
-            while context.stopped is None or isinstance(context.stopped, Draining):
+            while not work.done() and (context.stopped is None or isinstance(context.stopped, Draining)):
                 await wait(self._nudge, pause)
                 self._nudge.clear()
                 began = loop.time()
@@ -240,11 +247,3 @@ async def _despite_cancel(work: Coroutine[None, None, T], grace: float) -> T:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         raise
-
-
-async def wait(event: asyncio.Event, limit: float) -> None:
-    """Return when `event` is set, at the latest after `limit` seconds."""
-    try:
-        await asyncio.wait_for(event.wait(), limit)
-    except TimeoutError:
-        return

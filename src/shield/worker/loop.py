@@ -27,8 +27,9 @@ from shield.jobs.hints import Hint, Hints
 from shield.jobs.model import FLEET, Claim, Job, JobId, JobKind, WorkerId
 from shield.jobs.registry import WorkerInfo, Workers
 from shield.jobs.repository import JobRepository
+from shield.jobs.waiting import wait
 from shield.settings import JobSettings
-from shield.worker.attempt import Attempt, wait
+from shield.worker.attempt import Attempt
 from shield.worker.context import Draining, Handler, JobContext
 from shield.worker.memory import Ceiling
 
@@ -103,6 +104,11 @@ class Worker:
         """How many jobs it runs now."""
         return len(self._attempts)
 
+    @property
+    def uses_hints(self) -> bool:
+        """Whether it hears of jobs through Redis just now."""
+        return self._hints is not None and self._hints.there
+
     def notify(self, job_id: JobId | None = None) -> None:
         """Look at once instead of at the next tick: for work, or, with the id of a job running here, for a cancel."""
         attempt = self._attempts.get(job_id) if job_id is not None else None
@@ -123,6 +129,7 @@ class Worker:
                     elif (claim := await self._next(tasks)) is not None:
                         self._begin(claim, tasks)
             finally:
+                self._stopping.set()
                 for task in beside:
                     task.cancel()
                 await self._withdraw()
@@ -239,16 +246,15 @@ class Worker:
 
     async def _announce(self, registry: Workers) -> None:
         """Say with every heartbeat that this worker lives, and how many slots it has while there is memory."""
-        while True:
+        while not self._stopping.is_set():
             slots = 0 if self._ceiling is not None and self._ceiling.above else self._settings.slots
             with contextlib.suppress(DatabaseUnavailable):
                 await registry.announce(WorkerInfo(self.id, slots, self._offers, __version__, self._runner))
-            await asyncio.sleep(self._settings.heartbeat.total_seconds())
+            await wait(self._stopping, self._settings.heartbeat.total_seconds())
 
     async def _sweep_now_and_then(self) -> None:
         """Sweep about once a lease; which of several processes does it is left to chance and a lock."""
-        while True:
-            await asyncio.sleep(self._settings.lease.total_seconds() * random.uniform(0.5, 1))  # noqa: S311
+        while not await wait(self._stopping, self._settings.lease.total_seconds() * random.uniform(0.5, 1)):  # noqa: S311
             try:
                 swept = await self._repository.sweep(self._runner)
             except DatabaseUnavailable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from uuid import uuid4
@@ -12,12 +13,11 @@ import pytest
 from shield.jobs.choice import Out
 from shield.jobs.hints import OTHER_WAY_EVERY, Hint, RedisHints
 from shield.jobs.model import JobId, Priority, WorkerId
-from shield.jobs.streams import GROUP, STREAMS, RedisPublisher, StreamsAway
+from shield.jobs.streams import GROUP, STREAMS, RedisPublisher, StreamsAway, away
 from tests.integration.jobs.support import job_settings
 from tests.integration.promises.support import redis_settings, until
 from tests.peers.valkey import Valkey
 
-GO_ON = asyncio.Event()
 NORMAL = STREAMS[Priority.NORMAL]
 Join = Callable[..., RedisHints]
 
@@ -69,7 +69,7 @@ async def publish(publisher: RedisPublisher, priority: Priority = Priority.NORMA
 
 async def take(member: RedisHints) -> Hint:
     """The next hint; there must be one."""
-    hint = await member.take(GO_ON)
+    hint = await member.take(asyncio.Event())
     assert hint is not None
     await member.done(hint)
     return hint
@@ -81,7 +81,7 @@ class TestTaking:
         one, two = join("one"), join("two")
         async with kept(one), kept(two):
             assert await publisher.out() == Out(total=4, unread=4)
-            hint = await one.take(GO_ON)
+            hint = await one.take(asyncio.Event())
             assert hint is not None
             assert await publisher.out() == Out(total=4, unread=3)
             await one.done(hint)
@@ -104,7 +104,7 @@ class TestTaking:
 
     async def test_a_hint_that_comes_while_waiting_is_taken_at_once(self, join: Join, publisher: RedisPublisher) -> None:
         async with kept(join()) as member:
-            waiting = asyncio.create_task(member.take(GO_ON))
+            waiting = asyncio.create_task(member.take(asyncio.Event()))
             await asyncio.sleep(0)
             (job,) = await publish(publisher)
             hint = await waiting
@@ -116,7 +116,7 @@ class TestTaking:
             with valkey.client() as client, client.pipeline(transaction=True) as pipe:
                 for stream in STREAMS.values():
                     pipe.xadd(stream, {"id": str(uuid4())})
-                waiting = asyncio.create_task(member.take(GO_ON))
+                waiting = asyncio.create_task(member.take(asyncio.Event()))
                 await asyncio.to_thread(pipe.execute)
             assert await waiting is not None
             assert (await publisher.out()).total == 3
@@ -129,7 +129,7 @@ class TestTaking:
                 client.xadd(NORMAL, fields)
         (job,) = await publish(publisher)
         async with kept(join()) as member:
-            assert [hint.job_id for _ in range(4) if (hint := await member.take(GO_ON))] == [job]
+            assert [hint.job_id for _ in range(4) if (hint := await member.take(asyncio.Event()))] == [job]
         assert (await publisher.out()).total == 1  # the good one, of which nobody said `done`
 
     async def test_a_stopping_worker_waits_no_longer_and_gives_back_what_it_took(self, join: Join, publisher: RedisPublisher) -> None:
@@ -148,7 +148,7 @@ class TestTaking:
     async def test_a_hint_given_back_is_taken_again(self, join: Join, publisher: RedisPublisher) -> None:
         (job,) = await publish(publisher)
         async with kept(join()) as member:
-            hint = await member.take(GO_ON)
+            hint = await member.take(asyncio.Event())
             assert hint is not None
             await member.give_back(hint)
             assert await publisher.out() == Out(total=1, unread=1)
@@ -160,14 +160,14 @@ class TestTrouble:
         async with kept(join()) as member:
             valkey.wipe()
             (job,) = await publish(publisher)
-            hints = [await member.take(GO_ON), await member.take(GO_ON)]
+            hints = [await member.take(asyncio.Event()), await member.take(asyncio.Event())]
             assert job in [hint.job_id for hint in hints if hint]
             assert member.there
 
     async def test_a_redis_that_dies_is_found_again(self, join: Join, publisher: RedisPublisher, valkey: Valkey) -> None:
         async with kept(join()) as member:
             valkey.kill()
-            assert await member.take(GO_ON) is None
+            assert await member.take(asyncio.Event()) is None
             assert not member.there
             with pytest.raises(StreamsAway):
                 await publisher.out()
@@ -181,7 +181,7 @@ class TestTrouble:
             valkey.pause()
             try:
                 async with asyncio.timeout(5):
-                    assert await member.take(GO_ON) is None
+                    assert await member.take(asyncio.Event()) is None
                 assert not member.there
             finally:
                 valkey.resume()
@@ -199,7 +199,7 @@ class TestTrouble:
         await publish(publisher)
         dead = join("dead")
         async with kept(dead):
-            assert await dead.take(GO_ON) is not None
+            assert await dead.take(asyncio.Event()) is not None
         async with kept(join("alive", lease=0.02)):
             await until(publisher.out, lambda out: out == Out())
 
@@ -208,3 +208,18 @@ class TestTrouble:
                     return {consumer["name"] for consumer in client.xinfo_consumers(NORMAL, GROUP)}
 
             await until(names, lambda found: found == {"alive"})
+
+
+async def test_a_cancellation_that_redis_py_loses_is_raised_all_the_same() -> None:
+    async def loses_it() -> None:
+        with away():
+            current = asyncio.current_task()
+            assert current is not None
+            current.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        pytest.fail("the cancellation was lost")
+
+    task = asyncio.create_task(loses_it())
+    with pytest.raises(asyncio.CancelledError):
+        await task

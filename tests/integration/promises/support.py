@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ from typing import Any, Self
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from shield.jobs.choice import Out
 from shield.jobs.events import EventSink, JobEvents
 from shield.jobs.hints import RedisHints
 from shield.jobs.model import JobId, JobKind
@@ -31,6 +31,8 @@ from tests.peers.valkey import Valkey
 
 LIMIT = 20.0
 """Seconds until a condition must hold, on a machine that others use too."""
+BREATH = 3.0
+"""Seconds granted to such a machine where a promise names a time."""
 
 
 def redis_settings(valkey: Valkey) -> RedisSettings:
@@ -51,13 +53,10 @@ class Fleet:
         self.registry = Workers(self.engine, self.settings)
         self.rows = Rows(self.engine)
         self.redis = redis_settings(self.valkey)
-        self.relays: list[Relay] = []
 
     def relay(self) -> Relay:
         """A relay as an orchestrator has one."""
-        relay = Relay(self.engine, RedisPublisher(self.redis), self.settings)
-        self.relays.append(relay)
-        return relay
+        return Relay(self.engine, RedisPublisher(self.redis), self.settings)
 
     def worker(self, handler: Handler | None = None, *, events: EventSink | None = None, **changes: Any) -> Worker:
         """A worker as `shield worker` has one."""
@@ -75,15 +74,16 @@ class Fleet:
 
     @asynccontextmanager
     async def running(self, *parts: Relay | Worker) -> AsyncIterator[Self]:
-        """Let them run; a clean stop at the end of the block."""
+        """Let them run; a clean stop at the end of the block, within seconds."""
         stop = asyncio.Event()
-        async with asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as tasks:
             for part in parts:
                 tasks.create_task(part.run(stop))
             try:
                 yield self
             finally:
                 stop.set()
+                limit.reschedule(asyncio.get_running_loop().time() + LIMIT)
 
     async def registered(self, count: int) -> None:
         """Wait until that many workers have said that they live."""
@@ -93,6 +93,27 @@ class Fleet:
         """Wait until no more than `count` jobs are left."""
         left = "SELECT count(*) FROM jobs WHERE status IN ('pending', 'processing')"
         await until(lambda: self.rows.run(left), lambda rows: rows[0][0] <= count)
+
+    async def hinted(self) -> None:
+        """Wait until at least one hint is out."""
+        await self._out(lambda out: out.total > 0)
+
+    async def unhinted(self) -> None:
+        """Wait until no hint is out."""
+        await self._out(lambda out: out.total == 0)
+
+    async def _out(self, holds: Callable[[Out], bool]) -> None:
+        publisher = RedisPublisher(self.redis)
+        await until(publisher.out, holds)
+        await publisher.close()
+
+    async def back(self, worker: Worker) -> None:
+        """Wait until the worker has found Redis again."""
+
+        async def there() -> bool:
+            return worker.uses_hints
+
+        await until(there, bool)
 
     async def many(self, count: int, principal: str = "ada", priority: str = "normal", needs: str = "{}") -> None:
         """Accept many jobs at once, around the limits of intake."""
@@ -115,38 +136,39 @@ async def until(look: Callable[[], Any], holds: Callable[[Any], bool], limit: fl
     return found
 
 
+async def runs(fleet: Fleet, job_id: JobId) -> list[tuple[int, str]]:
+    """(fence, worker) of each run of a `WorkerProcess`'s job that got to its end."""
+    return [(outcome.number, outcome.source) for outcome in await fleet.jobs.outcomes(job_id)]
+
+
 class WorkerProcess:
     """A real worker in a process of its own; its jobs do what their spec says (see `worker_process`)."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
 
     @classmethod
     @asynccontextmanager
-    async def started(cls, dsn: str, valkey: Valkey) -> AsyncIterator[WorkerProcess]:
-        """Running and registered; killed at the end of the block."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.integration.promises.worker_process", dsn, valkey.url, stdout=asyncio.subprocess.PIPE
-        )
-        worker = cls(process)
-        try:
-            assert process.stdout is not None
-            async with asyncio.timeout(LIMIT):
-                assert await process.stdout.readline() == b"ready\n"
-            yield worker
-        finally:
-            with contextlib.suppress(ProcessLookupError):
+    async def started(cls, dsn: str, valkey: Valkey, *, ready: bool = True) -> AsyncIterator[WorkerProcess]:
+        """Running, and registered if it is to be `ready`; killed at the end of the block."""
+        command = [sys.executable, "-m", "tests.integration.promises.worker_process", dsn, valkey.url]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            try:
+                if ready:
+                    assert process.stdout is not None
+                    async with asyncio.timeout(LIMIT):
+                        assert await asyncio.to_thread(process.stdout.readline) == b"ready\n"
+                yield cls(process)
+            finally:
                 process.kill()
-            await process.wait()
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
-        os.kill(self._process.pid, number)
+        self._process.send_signal(number)
 
     async def ended(self) -> int:
         """Its exit code, once it has ended."""
-        async with asyncio.timeout(LIMIT):
-            return await self._process.wait()
+        return await asyncio.to_thread(self._process.wait, LIMIT)
 
 
 async def started(fleet: Fleet, job_id: JobId) -> Any:

@@ -1,7 +1,8 @@
-"""The life of a job against a model of it: whatever clients, workers and the clock do, and in whatever order.
+"""P2: a job ends in exactly one state and keeps it.
 
-The model is a few lines of Python; the product is the SQL. After every step the row must be what the model says, the fence
-must have grown exactly with the claims, and an end state must stay.
+The life of a job against a model of it: whatever clients, workers and the clock do, and in whatever order. The model is a few lines
+of Python; the product is the SQL. After every step the row must be what the model says, the fence must have grown exactly with the
+claims, and an end state must stay.
 """
 
 from __future__ import annotations
