@@ -15,7 +15,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -493,6 +504,13 @@ class BackupSettings(Group):
     """Size of a part of an object; an object has at most 10 000 of them."""
 
 
+class TelemetrySettings(Group):
+    otlp_endpoint: str | None = None
+    """Where traces are sent (OTLP over HTTP), for example http://127.0.0.1:4318; needs the extra `otlp`."""
+    sample: float = Field(1.0, ge=0, le=1)
+    """Share of the traces begun here that are recorded; a caller's decision is kept."""
+
+
 class WebhookSettings(Group):
     secret: SecretStr | None = None
     """Signs completion webhooks: `whsec_` and base64, or at least 32 characters; without it none are accepted."""
@@ -587,6 +605,7 @@ class Settings(BaseSettings):
     orchestrator: OrchestratorSettings = OrchestratorSettings()
     worker: WorkerSettings = WorkerSettings()
     webhook: WebhookSettings = WebhookSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     backup: BackupSettings = BackupSettings()
 
     @field_validator("allowed_hosts", "allowed_origins", mode="before")

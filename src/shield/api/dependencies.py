@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, cast
@@ -20,9 +19,9 @@ from shield.auth.local import is_local_caller
 from shield.service.models import IdempotencyKey
 from shield.service.port import Shield
 from shield.settings import Settings
+from shield.telemetry.traces import traceparent
 
 MAX_INT = 2**31 - 1  # what PostgreSQL's integer holds
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 _PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 
 PrincipalOf = Callable[[HTTPConnection], Awaitable[Principal]]
@@ -64,9 +63,8 @@ async def _local(request: Request) -> bool:
     return is_local_caller(context_of(request).settings, peer, proxied=any(name in request.headers for name in _PROXY_HEADERS))
 
 
-async def _traceparent(request: Request) -> str | None:
-    value = request.headers.get("traceparent", "")
-    return value if _TRACEPARENT.fullmatch(value) else None  # W3C: an unreadable one is ignored
+async def _traceparent(_request: Request) -> str | None:
+    return traceparent()  # of the request's own span, or, where nothing is recorded, the caller's; W3C: an unreadable one is ignored
 
 
 def _no_nul(value: str) -> str:

@@ -10,10 +10,12 @@ import asyncio
 import logging
 import re
 import time
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Protocol
 from uuid import uuid4
 
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,8 +24,10 @@ from shield.api.problems import REQUEST_ID, internal_error, problem_response
 from shield.auth.hosts import HostPolicy
 from shield.errors import RequestTimeout, RequestTooLarge, ShieldError
 from shield.settings import KiB, Settings
+from shield.telemetry.traces import span_from
 
 _LOG = logging.getLogger(__name__)
+_PROBES = frozenset({"/healthz", "/readyz"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _UPLOAD = re.compile(r"/uploads(?:/[^/]+/content)?")
 _UPLOAD_SLACK = 64 * KiB  # boundary and part headers of a multipart body
@@ -74,7 +78,9 @@ class Boundary:
             complete = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         try:
-            await self._app(scope, receive, sending)
+            with _span(scope) as span:
+                await self._app(scope, receive, sending)
+                _name(span, scope, status)
         except ClientDisconnect:
             pass  # nobody is left to answer
         except Exception as error:  # the request boundary: whatever happened, the caller gets a problem and no internals
@@ -91,6 +97,21 @@ class Boundary:
                 route = getattr(scope.get("route"), "path", None) or "unmatched"
                 method = scope["method"] if scope["method"] in _METHODS else "other"
                 self._metrics.http_request(route, method, status, time.perf_counter() - began)
+
+
+def _span(scope: Scope) -> AbstractContextManager[Span]:
+    """A server span that goes on with the caller's trace; probes are not worth one."""
+    if scope["path"] in _PROBES:
+        return nullcontext(INVALID_SPAN)
+    method = scope["method"] if scope["method"] in _METHODS else "other"
+    return span_from(Headers(scope=scope).get("traceparent"), method, {"http.request.method": method}, SpanKind.SERVER)
+
+
+def _name(span: Span, scope: Scope, status: int) -> None:
+    """Name it by the route's template, which is known only now; never by the path."""
+    route = getattr(scope.get("route"), "path", None) or "unmatched"
+    span.update_name(f"{scope['method'] if scope['method'] in _METHODS else 'other'} {route}")
+    span.set_attributes({"http.route": route, "http.response.status_code": status})
 
 
 class HostGuard:

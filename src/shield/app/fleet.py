@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import ClassVar
 
 import structlog
 
@@ -46,19 +47,22 @@ def server_dsn(settings: Settings) -> str:
 class FleetProcess(Process):
     """What the three have in common."""
 
+    role: ClassVar[str]
     addresses: Addresses
 
-    def _announce(self, role: str, metrics: Metrics, url: str | None = None) -> None:
+    def _announce(self, metrics: Metrics, url: str | None = None) -> None:
         from shield.telemetry.server import MetricsServer
 
         exporter = MetricsServer(metrics, self._settings.host, self._settings.metrics_port)
         self._stack.callback(exporter.close)
         self.addresses = Addresses(f"{address(self._settings.host, exporter.port)}/metrics", url)
-        log.info("process.ready", role=role, url=url, metrics=self.addresses.metrics_url)
+        log.info("process.ready", role=self.role, url=url, metrics=self.addresses.metrics_url)
 
 
 class ApiProcess(FleetProcess):
     """The orchestrator: REST, intake, queries, events, relay, housekeeping."""
+
+    role = "api"
 
     async def _start(self) -> None:
         dsn = server_dsn(self._settings)
@@ -91,11 +95,13 @@ class ApiProcess(FleetProcess):
         self._run("housekeeping", housekeeping(answers, self._stop))
         self._run("webhooks", dispatcher(core).run(self._stop))
         await self._serving()
-        self._announce("api", core.metrics, url)
+        self._announce(core.metrics, url)
 
 
 class McpProcess(FleetProcess):
     """The MCP server: the tools, answered by an orchestrator."""
+
+    role = "mcp"
 
     async def _start(self) -> None:
         if self._settings.orchestrator.url is None:
@@ -127,11 +133,13 @@ class McpProcess(FleetProcess):
         mcp = http_app(create_mcp(shield, metrics, settings, principal=caller))
         self._serve(create_app(shield, settings, metrics, mcp, principal_of=Authenticator.of(settings, keys), rest=False), listener)
         await self._serving()
-        self._announce("mcp", metrics, address(settings.host, settings.port))
+        self._announce(metrics, address(settings.host, settings.port))
 
 
 class WorkerProcess(FleetProcess):
     """A worker: jobs and graph steps."""
+
+    role = "worker"
 
     async def _start(self) -> None:
         dsn = server_dsn(self._settings)
@@ -144,4 +152,4 @@ class WorkerProcess(FleetProcess):
         crew = working(core, self._stack, scratch=scratch)
         for name, work in crew.work(self._stop).items():
             self._run(name, work)
-        self._announce("worker", core.metrics)
+        self._announce(core.metrics)

@@ -40,12 +40,17 @@ def up(
     import asyncio
 
     from shield.settings import load
+    from shield.telemetry.export import start_export
     from shield.telemetry.logs import configure
 
     settings = load()
     told = "SHIELD_LOG_LEVEL" in os.environ or not sys.stderr.isatty()
     configure(settings.log_format, settings.log_level if told else "warning")  # at a terminal the progress says it all
-    return asyncio.run(_up(settings, samples=samples, once=once))
+    flush = start_export(settings, "up")
+    try:
+        return asyncio.run(_up(settings, samples=samples, once=once))
+    finally:
+        flush()
 
 
 def mcp(
@@ -102,6 +107,7 @@ def run_job(
     from shield.app.run_job import read_order
     from shield.app.run_job import run_job as run
     from shield.settings import load
+    from shield.telemetry.export import start_export
     from shield.telemetry.logs import configure
 
     settings = load()
@@ -111,7 +117,11 @@ def run_job(
     async def until_stopped() -> int:
         return await run(settings, order, _stop_on_signals(), strict=strict)
 
-    return asyncio.run(until_stopped())
+    flush = start_export(settings, "run-job")
+    try:
+        return asyncio.run(until_stopped())
+    finally:
+        flush()
 
 
 def _stop_on_signals() -> asyncio.Event:
@@ -129,6 +139,8 @@ def _run(kind: type[FleetProcess], settings: Settings) -> int:
     """Run one process of a fleet until it is told to stop, or a part of it dies."""
     import asyncio
 
+    from shield.telemetry.export import start_export
+
     async def run() -> None:
         stop = _stop_on_signals()
         async with kind(settings) as process:
@@ -140,7 +152,11 @@ def _run(kind: type[FleetProcess], settings: Settings) -> int:
             failed.cancel()
             stopped.cancel()
 
-    asyncio.run(run())
+    flush = start_export(settings, kind.role)
+    try:
+        asyncio.run(run())
+    finally:
+        flush()
     return Exit.OK
 
 

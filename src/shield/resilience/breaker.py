@@ -30,6 +30,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind, StatusCode
 
 from shield.errors import CircuitOpen, DependencyMisconfigured, DependencyThrottled, Fault, Overloaded, QueueFull, ShieldError
 from shield.settings import BreakerSettings
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from purgatory.domain.model import Context
 
 T = TypeVar("T")
+_TRACER = trace.get_tracer("shield")
 
 log = structlog.get_logger(__name__)
 
@@ -177,7 +180,14 @@ class Breakers:
         error: Exception | None = None
         meaning = _Meaning.NEUTRAL  # stays so when the call is cancelled
         try:
-            result = await fn()
+            with _TRACER.start_as_current_span(
+                f"call {service}", kind=SpanKind.CLIENT, record_exception=False, set_status_on_exception=False
+            ) as span:
+                try:
+                    result = await fn()
+                except Exception as raised:
+                    span.set_status(StatusCode.ERROR, type(raised).__name__)  # never its message, which may quote a document
+                    raise
             meaning = _Meaning.SUCCESS
             return result
         except Exception as raised:

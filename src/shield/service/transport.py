@@ -29,6 +29,7 @@ from shield.errors import (
     leaf_errors,
 )
 from shield.settings import ClientSettings
+from shield.telemetry.traces import traceparent
 
 M = TypeVar("M", bound=BaseModel)
 Credentials = Callable[[Principal], str]
@@ -117,7 +118,8 @@ class Transport:
     ) -> AsyncIterator[httpx.Response]:
         """A request whose answer is read by the caller; a refusal is raised, but for the statuses in `accept`."""
         timeout = httpx.Timeout(self._silence + patience, connect=self._connect)
-        headers = {**(headers or {}), **self._authorization(who)}
+        traced = {"traceparent": position} if (position := traceparent()) else {}
+        headers = {**traced, **(headers or {}), **self._authorization(who)}
         given = {key: value for key, value in (params or {}).items() if value is not None}
         try:
             async with self._client.stream(

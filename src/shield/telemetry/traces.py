@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from opentelemetry import context, trace
-from opentelemetry.trace import Span, StatusCode
+from opentelemetry.trace import Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 _W3C = TraceContextTextMapPropagator()
@@ -29,14 +29,37 @@ def trace_id() -> str | None:
     return format(current.trace_id, "032x") if current.is_valid else None
 
 
+class StageSpans:
+    """Spans that follow one another below the current one: each begins where the last one ended."""
+
+    def __init__(self) -> None:
+        self._open: Span | None = None
+
+    def begin(self, name: str) -> None:
+        """End the open span, if any, and begin the next one."""
+        self.end()
+        self._open = trace.get_tracer("shield").start_span(name)
+
+    def end(self) -> None:
+        """End the open span, if any."""
+        if self._open is not None:
+            self._open.end()
+            self._open = None
+
+
 @contextmanager
-def span_from(parent: str | None, name: str, attributes: Mapping[str, str | int | float | bool] | None = None) -> Iterator[Span]:
+def span_from(
+    parent: str | None,
+    name: str,
+    attributes: Mapping[str, str | int | float | bool] | None = None,
+    kind: SpanKind = SpanKind.INTERNAL,
+) -> Iterator[Span]:
     """Run a block as span `name` that continues the trace of `parent`, a `traceparent` (None or invalid: the current one)."""
     token = context.attach(_W3C.extract({"traceparent": parent}) if parent else context.get_current())
     try:
         tracer = trace.get_tracer("shield")
         with tracer.start_as_current_span(
-            name, attributes=dict(attributes or {}), record_exception=False, set_status_on_exception=False
+            name, kind=kind, attributes=dict(attributes or {}), record_exception=False, set_status_on_exception=False
         ) as span:
             try:
                 yield span

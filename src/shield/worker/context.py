@@ -19,6 +19,7 @@ from shield.jobs.events import EventSink, JobEvent
 from shield.jobs.model import Claim, DocumentOutcome, Job, Progress, Stage
 from shield.jobs.repository import JobRepository
 from shield.settings import JobSettings
+from shield.telemetry.traces import StageSpans
 
 ALMOST = 99.0
 """The most that a running job's percentage shows."""
@@ -71,6 +72,7 @@ class JobContext:
         self.claim = claim
         self.stage = claim.job.stage
         self.latest = claim.job.progress
+        self.spans = StageSpans()
         self._repository = repository
         self._events = events
         self._pause = settings.progress.total_seconds()
@@ -106,6 +108,8 @@ class JobContext:
             LeaseLost: another worker has the job.
         """
         moved = stage is not None and stage is not self.stage
+        if stage is not None and (moved or self._reports == 0):
+            self.spans.begin(f"stage {stage}")
         self.stage = stage or self.stage
         self.latest = advanced(self.latest, **changes)
         self._reports += 1
