@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
@@ -33,6 +33,7 @@ from shield.sources.model import Converted, Source
 from shield.sources.revisit import Known
 from shield.sources.uploads import Uploads
 from shield.worker.context import Completed, Ending, Failed, JobContext, Parked
+from shield.worker.stages import Stages
 from shield.worker.tally import Tally
 from shield.worker.vanishing import Vanishing
 
@@ -52,6 +53,8 @@ class Tools:
     converter: Converter
     counted: Callable[[str], None]
     """Counts an outcome by its status, for metrics."""
+    stages: Stages = field(default_factory=Stages)
+    """How many jobs may fetch, and how many documents be indexed, at once."""
 
 
 class CrawlHandler:
@@ -74,7 +77,8 @@ class CrawlHandler:
             plan = _plan(context.job.spec, recipe(base, self._tools.converter.recipe, _metadata(context)))
             await context.progress(stage=Stage.ACQUIRE)
             crawler = self._by_principal.get(context.job.principal, self._crawler)
-            await crawler.run(context.claim, plan, _Pages(self._tools, context, base, tally, plan), context.checkpoint)
+            async with self._tools.stages.fetch:
+                await crawler.run(context.claim, plan, _Pages(self._tools, context, base, tally, plan), context.checkpoint)
             if context.job.spec.get("remove_vanished"):
                 await context.progress(stage=Stage.DELETE)
                 await vanishing.plan(crawler, plan)
@@ -105,7 +109,8 @@ class _Pages:
         source = Source(
             uri=fetched.final_url, kind="web", metadata=_metadata(self._context), fetched_at=fetched.fetched_at, bytes=len(fetched.body)
         )
-        stored = await self._tools.library.put(self._base, source, page.converted, job=_fence(self._context))
+        async with self._tools.stages.index:
+            stored = await self._tools.library.put(self._base, source, page.converted, job=_fence(self._context))
         await self._stored(number, fetched, stored)
         return stored.document_id, stored.revision
 
@@ -179,7 +184,8 @@ class IngestHandler:
         try:
             source, converted = await self._acquire(context, spec)
             await context.progress(stage=Stage.INDEX, bytes=source.bytes, percentage=60.0)
-            stored = await self._tools.library.put(base, source, converted, title=spec.get("title"), job=_fence(context))
+            async with self._tools.stages.index:
+                stored = await self._tools.library.put(base, source, converted, title=spec.get("title"), job=_fence(context))
         except ShieldError as error:
             if error.retryable or not blames_content(error):
                 raise
@@ -198,7 +204,8 @@ class IngestHandler:
         metadata = spec.get("metadata") or {}
         await context.progress(stage=Stage.ACQUIRE, percentage=5.0)
         if "url" in spec:
-            fetched = await self._fetcher.fetch_document(spec["url"])
+            async with self._tools.stages.fetch:
+                fetched = await self._fetcher.fetch_document(spec["url"])
             await context.progress(stage=Stage.CONVERT, bytes=len(fetched.body), percentage=30.0)
             uri = spec.get("source") or fetched.final_url
             source = Source(uri=uri, kind="web", metadata=metadata, fetched_at=fetched.fetched_at, bytes=len(fetched.body))

@@ -2,7 +2,7 @@
 
 Every file and every page is read in a child process of its own, under limits of memory, time and sight (see `host.py`);
 what the child answers is checked here before it is believed. Files and pages have a lane each, so a long PDF does not hold
-up a crawl; within a lane one conversion runs at a time.
+up a crawl; within a lane one conversion runs at a time, and there may be several lanes of each.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from shield.errors import ConversionCrashed, DocumentEmpty, DocumentTooLarge, from_code
 from shield.settings import FileSettings
-from shield.sources.files.lane import Lane
+from shield.sources.files.lane import Lanes
 from shield.sources.files.limits import Limits
 from shield.sources.files.sniff import needs_docling
 from shield.sources.files.text import storable
@@ -26,15 +26,16 @@ class Converter:
     Args:
         settings: limits, times, memory.
         scratch: a directory of our own for temporary files; leftovers of a killed predecessor in it are removed now.
+        lanes: files, and pages, that are converted at once.
     """
 
-    def __init__(self, settings: FileSettings, scratch: Path | None = None) -> None:
+    def __init__(self, settings: FileSettings, scratch: Path | None = None, *, lanes: int = 1) -> None:
         self._limits = Limits.of(settings)
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir(parents=True, mode=0o700)
-        self._files = Lane(settings, scratch)
-        self._pages = Lane(settings, scratch)
+        self._files = Lanes(settings, scratch, lanes)
+        self._pages = Lanes(settings, scratch, lanes)
 
     @property
     def recipe(self) -> str:
@@ -79,6 +80,11 @@ class Converter:
     async def inspect(self) -> dict[str, Any]:
         """What a child can see of this machine: environment, descriptors, network interfaces, limits."""
         return await self._files.run(None, {"operation": "inspect", "limits": self._limits.as_json()}, b"")
+
+    async def recycle(self) -> None:
+        """Stop the processes that are idle, to give their memory back."""
+        self._files.recycle()
+        self._pages.recycle()
 
     async def close(self) -> None:
         """Stop all processes; a conversion that runs fails with `document.conversion_crashed`."""

@@ -66,6 +66,7 @@ class Lane:
         self._host: _Host | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._closed = False
+        self._waiting = 0
 
     async def run(self, library: str | None, request: dict[str, Any], content: bytes) -> dict[str, Any]:
         """The child's answer.
@@ -73,17 +74,22 @@ class Lane:
         Raises:
             ConversionTimeout, ConversionOutOfMemory, ConversionCrashed: the child gave none.
         """
-        async with self._turn:
-            if self._closed:
-                raise ConversionCrashed("The converter was closed.")
-            self._stay()
-            try:
-                return await self._run(library, request, content)
-            finally:
-                if self._host is not None and self._host.state is not _State.READY:
-                    self._stop()  # cancelled, out of time, or broken: no one can tell where it stands
-                elif self._host is not None:
-                    self._idle = asyncio.get_running_loop().call_later(self._settings.convert_idle.total_seconds(), self._stop)
+        self._waiting += 1
+        try:
+            async with self._turn:
+                return await self._take_turn(library, request, content)
+        finally:
+            self._waiting -= 1
+
+    @property
+    def load(self) -> tuple[int, bool]:
+        """How many wait or work here, and whether the next one would have to wait for a host to start: less is better."""
+        return self._waiting, self._host is None
+
+    def recycle(self) -> None:
+        """Let the host go if nothing is converted here just now."""
+        if not self._turn.locked():
+            self._stop()
 
     async def close(self) -> None:
         """Stop the host, and a child at work: its caller gets `ConversionCrashed`, and so does everyone still in line."""
@@ -92,6 +98,18 @@ class Lane:
             self._host.process.kill()
         async with self._turn:
             self._stop()
+
+    async def _take_turn(self, library: str | None, request: dict[str, Any], content: bytes) -> dict[str, Any]:
+        if self._closed:
+            raise ConversionCrashed("The converter was closed.")
+        self._stay()
+        try:
+            return await self._run(library, request, content)
+        finally:
+            if self._host is not None and self._host.state is not _State.READY:
+                self._stop()  # cancelled, out of time, or broken: no one can tell where it stands
+            elif self._host is not None:
+                self._idle = asyncio.get_running_loop().call_later(self._settings.convert_idle.total_seconds(), self._stop)
 
     def _stop(self) -> None:
         self._stay()
@@ -202,6 +220,27 @@ class Lane:
                 start_new_session=True,
             )
         return _Host(process, ours, home)
+
+
+class Lanes:
+    """Several lanes of one kind: as many conversions at once, each in the lane that is free or soonest will be."""
+
+    def __init__(self, settings: FileSettings, scratch: Path | None, count: int) -> None:
+        self._lanes = [Lane(settings, scratch) for _ in range(count)]
+
+    async def run(self, library: str | None, request: dict[str, Any], content: bytes) -> dict[str, Any]:
+        """The child's answer; see `Lane.run`."""
+        return await min(self._lanes, key=lambda lane: lane.load).run(library, request, content)
+
+    def recycle(self) -> None:
+        """Let idle hosts go."""
+        for lane in self._lanes:
+            lane.recycle()
+
+    async def close(self) -> None:
+        """Stop them all."""
+        for lane in self._lanes:
+            await lane.close()
 
 
 async def _message(control: socket.socket) -> dict[str, Any]:
