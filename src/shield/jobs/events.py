@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from shield.jobs.model import JobId
-from shield.jobs.waiting import wait
+from shield.resilience.waiting import wait
 
 BACKLOG = 64
 """Events kept for a subscriber that is busy."""

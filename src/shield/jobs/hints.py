@@ -22,7 +22,7 @@ import structlog
 
 from shield.jobs.model import JobId, WorkerId
 from shield.jobs.streams import GROUP, STREAMS, StreamsAway, away, blocking, connect, entries
-from shield.jobs.waiting import wait
+from shield.resilience.waiting import wait
 from shield.settings import JobSettings, RedisSettings
 
 log = structlog.get_logger(__name__)

@@ -27,7 +27,7 @@ from shield.jobs.model import FLEET, JobId, Priority
 from shield.jobs.registry import Workers
 from shield.jobs.repository import JobRepository
 from shield.jobs.streams import StreamsAway
-from shield.jobs.waiting import wait
+from shield.resilience.waiting import wait
 from shield.settings import JobSettings
 
 log = structlog.get_logger(__name__)

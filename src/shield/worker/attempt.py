@@ -30,7 +30,7 @@ from shield.errors import (
 )
 from shield.jobs.model import Beat, Job, Status
 from shield.jobs.repository import JobRepository
-from shield.jobs.waiting import wait
+from shield.resilience.waiting import wait
 from shield.settings import JobSettings
 from shield.telemetry.traces import span_from
 from shield.worker.context import Completed, Draining, Ending, Failed, Handler, JobContext, Parked

@@ -27,7 +27,7 @@ from shield.jobs.hints import Hint, Hints
 from shield.jobs.model import FLEET, Claim, Job, JobId, JobKind, WorkerId
 from shield.jobs.registry import WorkerInfo, Workers
 from shield.jobs.repository import JobRepository
-from shield.jobs.waiting import wait
+from shield.resilience.waiting import wait
 from shield.settings import JobSettings
 from shield.worker.attempt import Attempt
 from shield.worker.context import Draining, Handler, JobContext

@@ -11,7 +11,6 @@ An error in one step never ends a loop; loops that fail again and again look les
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 from uuid import UUID, uuid4
@@ -29,12 +28,14 @@ from shield.knowledge.graph.turns import Turns
 from shield.knowledge.graph.vectors import TextEmbedder
 from shield.knowledge.graph.writer import GraphWriter
 from shield.knowledge.llm import Llm
+from shield.resilience.waiting import wait
 from shield.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 _LONGEST_PAUSE = 30.0  # seconds
 _PRUNE = 24 * 3600.0  # seconds
+_THRIFTY = 5.0  # seconds after `recycle` in which an idle process is not kept
 
 
 class GraphRunner:
@@ -62,6 +63,7 @@ class GraphRunner:
             WriterLane(engine, dsn, settings, embedder=embedder, extractor=extractor, turns=written) for _ in range(settings.worker.graph)
         )
         self._news = tuple(asyncio.Event() for _ in self.lanes)
+        self._thrifty_until = float("-inf")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; then within a second or two: the running steps are handed back."""
@@ -76,6 +78,11 @@ class GraphRunner:
         finally:
             stopping.cancel()
             await self.close()
+
+    async def recycle(self) -> None:
+        """Memory is short: let the graph processes go that have nothing to do just now."""
+        self._thrifty_until = asyncio.get_running_loop().time() + _THRIFTY
+        self._tell()
 
     async def close(self) -> None:
         """End the graph processes that are running."""
@@ -136,9 +143,8 @@ class GraphRunner:
                 last = clock()
                 continue
             if rest is not None:
-                await rest(clock() - last)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(news.wait(), min(pause * 2**troubles, _LONGEST_PAUSE))
+                await rest(clock() - last if clock() > self._thrifty_until else float("inf"))
+            await wait(news, min(pause * 2**troubles, _LONGEST_PAUSE))
 
     async def _prune(self) -> NoReturn:
         while True:
