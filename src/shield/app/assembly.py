@@ -134,10 +134,10 @@ async def connect_core(settings: Settings, dsn: str, stack: AsyncExitStack, *, m
     breakers = Breakers(settings.breaker)
     index = create_index(settings, breakers)
     stack.push_async_callback(index.close)
-    embedder = create_embedders(settings, breakers, engine)
+    metrics = Metrics(breakers)
+    embedder = create_embedders(settings, breakers, engine, metrics.embedding_tokens)
     stack.push_async_callback(embedder.close)
     llm: Llm | None = create_llm(settings.llm, breakers)
-    metrics = Metrics(breakers)
     if llm is not None:
         stack.push_async_callback(llm.close)
         llm = MeteredLlm(llm, Ledger(engine), settings.llm, metrics.llm_tokens)

@@ -233,6 +233,22 @@ async def test_a_rotated_key_is_picked_up_without_an_error(provider: str, tmp_pa
         await embedder.embed(["a"])
 
 
+@pytest.mark.parametrize(
+    ("usage", "expected"), [({"prompt_tokens": 5}, [5]), (None, []), ({"prompt_tokens": -5}, [0]), ({"prompt_tokens": "5"}, [])]
+)
+async def test_the_tokens_that_an_endpoint_tells_are_counted(usage: Any, expected: list[int]) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response(openai_answer((await request.json())["input"], encoded=False) | {"usage": usage})
+
+    counted: list[int] = []
+    async with an_endpoint("/v1/embeddings", answer) as url:
+        settings = EmbeddingSettings(provider="openai", model="m", dim=DIM, base_url=url)
+        embedder = create_embedder(settings, Breakers(BreakerSettings()), counted=counted.append)
+        await embedder.embed(["a"])
+        await embedder.close()
+    assert counted == expected
+
+
 async def test_an_endpoint_that_knows_no_encoding_is_asked_without_it_from_then_on() -> None:
     seen: list[bool] = []
 

@@ -15,7 +15,7 @@ import base64
 import binascii
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,7 @@ Floats = npt.NDArray[np.float32]
 _MAX_NUMBER = 32
 """Bytes that one number of a vector may take in an answer."""
 _MAX_REST = 1024 * 1024
+_MOST_COUNTED = 10**9
 _PIECE = re.compile(r"\w+|[^\w\s]")
 
 
@@ -40,7 +41,10 @@ class _HttpEmbedder(ABC):
 
     path = ""
 
-    def __init__(self, settings: EmbeddingSettings, breakers: Breakers, service: str = SERVICE) -> None:
+    def __init__(
+        self, settings: EmbeddingSettings, breakers: Breakers, service: str = SERVICE, counted: Callable[[int], None] | None = None
+    ) -> None:
+        self._counted = counted
         self._service = service
         self._settings = settings
         self._breakers = breakers
@@ -99,9 +103,11 @@ class _HttpEmbedder(ABC):
             self._plain = True
             return await self._request(texts)
         try:
-            rows = self._rows(answer)
+            rows, tokens = self._rows(answer), self._tokens(answer)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, binascii.Error) as error:
             raise self._endpoint.unreadable() from error
+        if self._counted is not None and isinstance(tokens, int):
+            self._counted(min(max(tokens, 0), _MOST_COUNTED))
         return self._checked(rows, len(texts))
 
     def _checked(self, rows: list[Floats], expected: int) -> Floats:
@@ -128,6 +134,10 @@ class _HttpEmbedder(ABC):
     def _rows(self, answer: Any) -> list[Floats]:
         """The vectors in an answer."""
 
+    @abstractmethod
+    def _tokens(self, answer: Any) -> object:
+        """What an answer says about the tokens it took."""
+
 
 class OpenAIEmbedder(_HttpEmbedder):
     """Any endpoint that speaks OpenAI's `/v1/embeddings`: LiteLLM, vLLM, TEI, OpenAI itself."""
@@ -141,6 +151,9 @@ class OpenAIEmbedder(_HttpEmbedder):
         items = sorted(answer["data"], key=lambda item: int(item["index"]))
         return [_vector(item["embedding"]) for item in items]
 
+    def _tokens(self, answer: Any) -> object:
+        return (answer.get("usage") or {}).get("prompt_tokens")
+
 
 class OllamaEmbedder(_HttpEmbedder):
     """Ollama's `/api/embed`."""
@@ -152,6 +165,9 @@ class OllamaEmbedder(_HttpEmbedder):
 
     def _rows(self, answer: Any) -> list[Floats]:
         return [_vector(row) for row in answer["embeddings"]]
+
+    def _tokens(self, answer: Any) -> object:
+        return answer.get("prompt_eval_count")
 
 
 def _vector(value: Any) -> Floats:
