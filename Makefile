@@ -56,6 +56,9 @@ proof-isolation: sync ## every route and tool as everybody; nothing of another's
 	@$(RUN) python -m tests.proofs isolation
 	@$(RUN) python -m tests.proofs isolation --sabotage
 
+bench-graph: sync ## one knowledge base, 1 and 4 workers: speed-up, serial share, equal graphs (ARGS="--workers 1,2,4")
+	@$(RUN) python -m tests.bench.graph_scaling $(ARGS)
+
 bench-memory: sync ## memory of a server 60 s after it built the samples, by part
 	@$(RUN) python -m tests.bench.memory
 
@@ -76,4 +79,4 @@ format: sync ## format the code
 	@$(RUN) ruff format .
 	@$(RUN) ruff check --fix .
 
-.PHONY: help sync check chromium test up dev generate proof-fresh proof-delete proof-errors proof-isolation chaos chaos-sabotage load bench-breaker bench-memory test-litellm coverage build format
+.PHONY: help sync check chromium test up dev generate proof-fresh proof-delete proof-errors proof-isolation chaos chaos-sabotage load bench-breaker bench-graph bench-memory test-litellm coverage build format
