@@ -1,0 +1,69 @@
+"""`shield db` in server mode: what it prints, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from shield.cli.app import run
+from shield.database.migrate import HEAD, upgrade
+from tests.integration.database.support import AT_0001, execute
+
+
+@pytest.fixture
+def server_mode(monkeypatch: pytest.MonkeyPatch, empty_dsn: str) -> str:
+    """The settings of a fleet on an empty database."""
+    variables = {"MODE": "server", "POSTGRES_DSN": empty_dsn, "REDIS_URL": "redis://127.0.0.1:1", "QDRANT_URL": "http://127.0.0.1:1"}
+    for name, value in variables.items():
+        monkeypatch.setenv(f"SHIELD_{name}", value)
+    return empty_dsn
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """A command's exit code and all it printed."""
+    code = run(["db", *arguments])
+    printed = capsys.readouterr()
+    return code, printed.out + printed.err
+
+
+def test_a_database_is_looked_at_upgraded_saved_and_brought_back(
+    server_mode: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    backup = str(tmp_path / "b")
+    assert call(capsys, "backup", backup) == (75, _says("The database is empty: there is nothing to save.", "dependency.schema_behind"))
+    code, out = call(capsys, "status")
+    assert (code, "Schema empty" in out, "run `shield db upgrade`" in out) == (12, True, True)
+    assert call(capsys, "upgrade") == (0, f"Upgraded from empty to {HEAD}.\n")
+    assert call(capsys, "upgrade") == (0, f"The schema is {HEAD} already.\n")
+    code, out = call(capsys, "status", "--json")
+    facts = json.loads(out)
+    assert (code, facts["ready"], facts["schema_version"], facts["pending"], facts["problem"]) == (0, True, HEAD, [], None)
+    code, out = call(capsys, "backup", backup, "--json")
+    assert (code, json.loads(out)["schema_version"]) == (0, HEAD)
+    assert call(capsys, "backup", backup)[0] == 2
+    code, out = call(capsys, "restore", backup)
+    assert (code, "shield kb rebuild --all" in out) == (0, True)
+    code, out = call(capsys, "restore", backup, "--check", "--json")
+    assert (code, json.loads(out)["schema_version"]) == (0, HEAD)
+    Path(backup).write_bytes(b"no backup at all, but long enough to look like one")
+    assert call(capsys, "restore", backup)[0] == call(capsys, "restore", backup, "--check")[0] == 12
+
+
+async def test_status_says_what_an_older_schema_lacks(server_mode: str, capsys: pytest.CaptureFixture[str], empty: AsyncEngine) -> None:
+    import asyncio
+
+    await upgrade(empty, "0001")
+    await execute(empty, *AT_0001)
+    code, out = await asyncio.to_thread(call, capsys, "status", "--json")
+    assert (code, json.loads(out)["pending"]) == (12, [HEAD])
+    code, out = await asyncio.to_thread(call, capsys, "upgrade", "--json")
+    assert (code, json.loads(out)) == (0, {"before": "0001", "after": HEAD})
+
+
+def _says(message: str, code: str) -> str:
+    from shield.errors import leaf_errors
+
+    return f"shield: {message} [{code}]\n  {leaf_errors()[code].advice}\n"
