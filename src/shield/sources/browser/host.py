@@ -162,9 +162,9 @@ def _become_nobody(home: Path) -> None:
     if os.geteuid() != 0:
         return
     with contextlib.suppress(OSError):  # a container may have taken this right from its root
-        os.chown(home, NOBODY, NOBODY)
         os.setgroups([])
         os.setgid(NOBODY)
+        os.chown(home, NOBODY, NOBODY)
         os.setuid(NOBODY)
 
 
