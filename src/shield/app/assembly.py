@@ -22,7 +22,9 @@ from shield.app.samples import SAMPLES
 from shield.auth import LOCAL
 from shield.database.engine import create_engine
 from shield.database.migrate import check_version, upgrade, wait_for_schema
+from shield.jobs.bridge import EventSender
 from shield.jobs.events import JobEvents
+from shield.jobs.hints import RedisHints
 from shield.jobs.model import FLEET, Job, JobId, JobKind
 from shield.jobs.registry import Workers
 from shield.jobs.repository import JobRepository
@@ -53,9 +55,11 @@ from shield.sources.files.convert import Converter
 from shield.sources.uploads import Uploads, create_uploads
 from shield.telemetry.metrics import Metrics
 from shield.worker.context import Handler
-from shield.worker.loop import Worker
+from shield.worker.loop import Worker, new_worker_id
+from shield.worker.memory import Ceiling
 from shield.worker.pipeline import CrawlHandler, DeleteHandler, IngestHandler, Tools
 from shield.worker.reindex import RebuildHandler, ReindexHandler, index_tools
+from shield.worker.stages import Stages
 
 log = structlog.get_logger(__name__)
 
@@ -100,10 +104,21 @@ class Working:
     converter: Converter
     offers: frozenset[str]
     """The needs it can meet."""
+    sender: EventSender | None
+    """Tells the orchestrators' watchers, in a fleet."""
 
     def work(self, stop: asyncio.Event) -> dict[str, Coroutine[Any, Any, None]]:
-        """What runs until `stop` is set, by name."""
-        return {"worker": self.worker.run(stop), "graph": self.runner.run(stop)}
+        """What runs until `stop` is set, by name; events are sent until the worker has had its last word."""
+        over = asyncio.Event()
+
+        async def jobs() -> None:
+            try:
+                await self.worker.run(stop)
+            finally:
+                over.set()
+
+        parts = {"worker": jobs(), "graph": self.runner.run(stop)}
+        return parts if self.sender is None else {**parts, "events": self.sender.run(over)}
 
     async def offered(self) -> frozenset[str]:
         """The needs it can meet, as intake asks for them."""
@@ -203,15 +218,50 @@ def working(core: Core, stack: AsyncExitStack, *, runner: str = FLEET, scratch: 
     deletion = Deletion(
         core.engine, core.index, core.embedder, settings.data_dir, erase_upload=core.uploads.erase, settings=settings.library
     )
-    tools = Tools(core.engine, core.jobs, core.bases, core.library, deletion, core.uploads, converter, core.metrics.document)
+    tools = Tools(
+        core.engine,
+        core.jobs,
+        core.bases,
+        core.library,
+        deletion,
+        core.uploads,
+        converter,
+        core.metrics.document,
+        Stages.of(settings.worker),
+    )
     renderer = create_renderer(settings)
     if renderer is not None:
         stack.push_async_callback(renderer.close)
     offers = frozenset({BROWSER}) if renderer is not None else frozenset()
-    return Working(core, _worker(core, tools, runner, renderer, offers), graph, converter, offers)
+
+    async def recycle() -> None:
+        await converter.recycle()
+        if renderer is not None:
+            await renderer.recycle()
+
+    # One process that also answers is not held up by what a conversion takes: its operator sees the whole of it.
+    ceiling = Ceiling(int(settings.worker.memory) if settings.mode == "server" else 0, recycle, observed=core.metrics.memory)
+    sender = EventSender(settings.redis) if settings.mode == "server" else None
+    return Working(
+        core,
+        _worker(core, tools, runner=runner, renderer=renderer, offers=offers, ceiling=ceiling, sender=sender),
+        graph,
+        converter,
+        offers,
+        sender,
+    )
 
 
-def _worker(core: Core, tools: Tools, runner: str, renderer: ChromiumRenderer | None, offers: frozenset[str]) -> Worker:
+def _worker(
+    core: Core,
+    tools: Tools,
+    *,
+    runner: str,
+    renderer: ChromiumRenderer | None,
+    offers: frozenset[str],
+    ceiling: Ceiling,
+    sender: EventSender | None,
+) -> Worker:
     settings = core.settings
     fetcher = create_fetcher(settings)
     crawler = Crawler(tools.engine, fetcher, settings.crawl, renderer)
@@ -233,4 +283,18 @@ def _worker(core: Core, tools: Tools, runner: str, renderer: ChromiumRenderer | 
         JobKind.REINDEX: ReindexHandler(indexing),
         JobKind.REBUILD: RebuildHandler(indexing),
     }
-    return Worker(core.jobs, handlers, settings.jobs, core.events, runner=runner, offers=offers, ended=ended)
+    worker_id = new_worker_id()
+    hinted = sender is not None and runner == FLEET  # a pod's own job waits in no queue
+    return Worker(
+        core.jobs,
+        handlers,
+        settings.jobs,
+        sender or core.events,
+        worker_id=worker_id,
+        runner=runner,
+        offers=offers,
+        ended=ended,
+        hints=RedisHints(settings.redis, settings.jobs, worker_id) if hinted else None,
+        registry=Workers(core.engine, settings.jobs) if hinted else None,
+        ceiling=ceiling,
+    )

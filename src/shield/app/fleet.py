@@ -74,10 +74,14 @@ class ApiProcess(FleetProcess):
         from shield.api.dependencies import Introspection
         from shield.app.assembly import Wake, answering, connect_core
         from shield.app.chores import dispatcher, housekeeping, warm_up
+        from shield.jobs.bridge import EventReceiver
+        from shield.jobs.relay import Relay
+        from shield.jobs.streams import RedisPublisher
         from shield.service.local import LocalShield
 
         core = await connect_core(settings, dsn, self._stack, migrate=False)
-        wake = Wake()
+        relay = Relay(core.engine, RedisPublisher(settings.redis), settings.jobs, published=core.metrics.hints)
+        wake = Wake([relay.notify])
         answers = await answering(core, self._stack, wake)
         shield = LocalShield(answers.parts)
         url = address(settings.host, settings.port)
@@ -92,6 +96,8 @@ class ApiProcess(FleetProcess):
         )
         self._serve(app, listener)
         self._run("warm-up", warm_up(answers.parts, self._stop))
+        self._run("relay", relay.run(self._stop))
+        self._run("events", EventReceiver(settings.redis, core.events, settled=relay.notify).run(self._stop))
         self._run("housekeeping", housekeeping(answers, self._stop))
         self._run("webhooks", dispatcher(core).run(self._stop))
         await self._serving()

@@ -48,7 +48,12 @@ def of(engine: AsyncEngine, index: VectorIndex, settings: Settings, breakers: Br
         return probe
 
     async def redis() -> DependencyHealth:
-        return DependencyHealth(name="redis", status="off", detail="embedded: an in-process queue")
+        if settings.mode == "embedded":
+            return DependencyHealth(name="redis", status="off", detail="embedded: an in-process queue")
+        from shield.jobs.streams import answers
+
+        up = await answers(settings.redis)
+        return DependencyHealth(name="redis", status="ok" if up else "degraded", detail="" if up else "workers look into the database")
 
     return (
         postgres,

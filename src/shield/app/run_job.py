@@ -121,12 +121,14 @@ async def _run(settings: Settings, order: Order, stack: AsyncExitStack, *, stric
     job_id = JobId(accepted.job_id)
     log.info("run_job.accepted", job_id=str(job_id), status=accepted.status)
     over = asyncio.Event()
-    graph = asyncio.create_task(crew.runner.run(over))
+    beside = [asyncio.create_task(crew.runner.run(over))]
+    if crew.sender is not None:
+        beside.append(asyncio.create_task(crew.sender.run(over)))
     try:
         return await _until_ended(crew.worker, core.jobs, job_id, order.runner, settings, strict=strict)
     finally:
         over.set()
-        await asyncio.gather(graph, return_exceptions=True)
+        await asyncio.gather(*beside, return_exceptions=True)
 
 
 async def _until_ended(worker: Worker, jobs: JobRepository, job_id: JobId, runner: str, settings: Settings, *, strict: bool) -> Exit:

@@ -84,6 +84,19 @@ def away() -> Iterator[None]:
         raise StreamsAway(type(trouble).__name__) from trouble
 
 
+async def answers(settings: RedisSettings) -> bool:
+    """Whether Redis answers now."""
+    client = connect(settings)
+    try:
+        with away():
+            await client.ping()
+    except StreamsAway:
+        return False
+    finally:
+        await client.aclose()
+    return True
+
+
 def entries(answer: Any) -> list[tuple[str, str, dict[Any, Any]]]:
     """(stream, entry id, fields) of a read; an entry that was deleted meanwhile has no fields."""
     return [(stream, entry, fields or {}) for stream, items in answer or () for entry, fields in items]

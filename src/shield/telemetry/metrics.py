@@ -103,6 +103,9 @@ class Metrics:
         )
         self._embedding_tokens = counter("shield_embedding_tokens_total", "Tokens that embedding endpoints counted.")
         self._webhooks = counter("shield_webhook_deliveries_total", "Tries of completion webhooks, by how they ended.", "result")
+        self._hints = counter("shield_relay_hints_total", "Hints that the relay of this process published.")
+        self._memory = gauge("shield_worker_memory_bytes", "Resident memory of a worker and its children.")
+        self._above = gauge("shield_worker_memory_above_ceiling", "1 while a worker begins no job because of its memory.")
         gauge("shield_build_info", "Always 1; the version is the label.", "version").labels(version).set(1)
 
     # -- tools --------------------------------------------------------------------------------------------------------
@@ -170,6 +173,15 @@ class Metrics:
     def webhook(self, result: str) -> None:
         """A completion webhook was delivered, will be retried, or failed for good."""
         self._webhooks.labels(result).inc()
+
+    def hints(self, count: int) -> None:
+        """The relay of this process published hints."""
+        self._hints.inc(count)
+
+    def memory(self, bytes_used: int, above: bool) -> None:
+        """A worker measured itself and its children."""
+        self._memory.set(bytes_used)
+        self._above.set(above)
 
     # -- dependencies and exposition ----------------------------------------------------------------------------------
 
