@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from shield import __version__
@@ -94,7 +94,8 @@ async def save(settings: Settings, target: str) -> Saved:
     uploads = settings.data_dir / "uploads" if settings.mode == "embedded" else None
     async with _database(settings) as dsn:
         backup = Backup(dsn, app_version=__version__, limits=settings.postgres, stall=settings.backup.timeout, uploads=uploads)
-        await place.write(backup.chunks())
+        async with aclosing(backup.chunks()) as chunks:  # also when the place fails, the connection and its locks go at once
+            await place.write(chunks)
         return backup.saved
 
 
