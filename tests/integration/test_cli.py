@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
+from shield.app.embedded import EmbeddedApp
 from shield.cli.app import run
 from shield.settings import Settings
 from tests.integration.conftest import Running
@@ -36,6 +38,13 @@ def command(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Command:
         return code, out.getvalue()
 
     return call
+
+
+async def given_up(app: EmbeddedApp, job_id: str) -> None:
+    """Let a failed job have been given up after its last retry; an ended job never changes, so its guard is off meanwhile."""
+    async with app.shield.parts.engine.begin() as connection:
+        await connection.execute(text("SET LOCAL session_replication_role = replica"))
+        await connection.execute(text("UPDATE jobs SET error_code = 'job.retries_exhausted' WHERE id = :id"), {"id": job_id})
 
 
 async def parsed(command: Command, *arguments: str, code: int = 0) -> Any:
@@ -68,7 +77,7 @@ async def test_a_document_is_ingested_found_asked_read_and_deleted(running: Runn
 
 
 async def test_a_crawl_is_followed_listed_and_judged(running: Running, command: Command) -> None:
-    async with Site(pages=3) as site, running(egress={"allow": (site.allow,)}):
+    async with Site(pages=3) as site, running(egress={"allow": (site.allow,)}) as app:
         site.put("/page/1", '<h1>One</h1><p>Enough words to make this a page of its own.</p><a href="/nowhere">gone</a>')
         job = await parsed(command, "crawl", site.url, "--strict", code=20)
         assert (job["status"], job["outcome"]) == ("completed", "partial")
@@ -84,6 +93,12 @@ async def test_a_crawl_is_followed_listed_and_judged(running: Running, command: 
         assert again["retry_of"] == job["job_id"]
         code, out = await command("crawl", f"{site.url}/nowhere", "--json")
         assert code == 12, out
+        await given_up(app, job_id := (await parsed(command, "crawl", f"{site.url}/nowhere", code=12))["job_id"])
+        assert [dead["job_id"] for dead in (await parsed(command, "jobs", "list", "--dead"))["jobs"]] == [job_id]
+        retried = await parsed(command, "jobs", "retry", "--all-dead")
+        assert [job["retry_of"] for job in retried["retried"]] == [job_id]
+        code, out = await command("jobs", "retry", "--all-dead")  # once is enough
+        assert (code, "0 jobs retried" in out) == (0, True), out
         accepted = await parsed(command, "crawl", site.url, "--no-wait")
         assert accepted["status"] in {"pending", "processing"}
 
@@ -94,6 +109,18 @@ async def test_knowledge_bases_are_made_hashed_and_removed(running: Running, com
         code, out = await command("kb", "create", "Hand Book")
         assert (code, "kb.name_invalid" in out) == (2, True), out
         assert "handbook" in (await command("kb", "list"))[1]
+        code, out = await command("kb", "collections", "handbook")
+        assert (code, "all-minilm-l6-v2" in out) == (0, True), out
+        assert (await parsed(command, "kb", "check", "handbook"))["ok"]
+        assert "live" in (await command("kb", "check", "handbook"))[1]
+        code, out = await command("kb", "rebuild", "handbook", "--fresh")
+        assert (code, "completed" in out) == (0, True), out
+        code, out = await command("kb", "reindex", "handbook", "--model", "all-minilm-l6-v2", "--dim", "384")
+        assert (code, "kb.reindex_refused" in out) == (12, True), out
+        for change in ("flip", "rollback"):
+            code, out = await command("kb", change, "handbook")
+            assert (code, "kb.nothing_to_flip" in out) == (12, True), out
+        assert (await command("kb", "discard", "handbook", "--yes"))[0] == 0
         one, two = await command("kb", "hash", "handbook"), await command("kb", "hash", "default")
         assert len(one[1].strip()) == 64
         assert two[0] == 0
@@ -125,6 +152,7 @@ async def test_doctor_and_config_say_what_is(running: Running, command: Command,
         (["ask", "Who?", "--mode", "psychic"], 2, "request.invalid"),
         (["find", "x", "--filter", "kind"], 2, "field=value"),
         (["mcp"], 2, "--stdio"),
+        (["jobs", "retry"], 2, "--all-dead"),
     ],
 )
 async def test_a_wrong_command_line_says_what_is_wrong(command: Command, arguments: list[str], code: int, says: str) -> None:

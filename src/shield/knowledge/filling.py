@@ -18,7 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shield.database.engine import database_errors
-from shield.errors import DependencyRejected
+from shield.errors import DependencyRejected, ReindexNotPossible
 from shield.knowledge.bm25 import document_vector
 from shield.knowledge.collections import Collection, collection_of
 from shield.knowledge.draft import fields_of
@@ -92,22 +92,23 @@ class Filler:
         Raises:
             DependencyMisconfigured: no embedder is configured for the collection's model.
             DependencyRejected: the model refuses about everything.
+            ReindexNotPossible: the collection was given up meanwhile; nothing of the last step is left in it.
             ShieldError: the embedder's, the index's or the database's failure; go on later.
         """
         rejected: dict[UUID, DependencyRejected] = {}
         self._embedders.of(collection.space.model, collection.space.dim)
         while steps is None or steps > 0:
             wanted = await self._next(collection, rejected)
-            if not wanted or (step := await self._step(collection, wanted, rejected)) is None:
+            if not wanted:
                 break
-            await report(step)
+            await report(await self._step(collection, wanted, rejected))
             steps = None if steps is None else steps - 1
             if len(rejected) >= MAX_REJECTED:
                 raise next(iter(rejected.values()))
         return rejected
 
-    async def _step(self, collection: Collection, wanted: Sequence[Any], rejected: dict[UUID, DependencyRejected]) -> Step | None:
-        """Index some documents; None if the collection is not wanted any more."""
+    async def _step(self, collection: Collection, wanted: Sequence[Any], rejected: dict[UUID, DependencyRejected]) -> Step:
+        """Index some documents."""
         try:
             chunks = await self._index(collection.space, wanted)
             done = list(wanted)
@@ -119,7 +120,8 @@ class Filler:
                     done.append(row)
                 except DependencyRejected as error:
                     rejected[row.document_id] = error
-        return Step(len(done), chunks) if await self._settle(collection, done) else None
+        await self._settle(collection, done)
+        return Step(len(done), chunks)
 
     async def _next(self, collection: Collection, rejected: dict[UUID, DependencyRejected]) -> Sequence[Any]:
         values = {"collection": collection.id, "rejected": list(rejected), "limit": DOCUMENTS}
@@ -158,11 +160,8 @@ class Filler:
             after, ordinal = part[-1].document_id, part[-1].ordinal
         return written
 
-    async def _settle(self, collection: Collection, indexed: Sequence[Any]) -> bool:
-        """Take away the notes of documents that are still what was indexed, and the points of the others.
-
-        False if the collection is not wanted any more; nothing of this step is left in it then.
-        """
+    async def _settle(self, collection: Collection, indexed: Sequence[Any]) -> None:
+        """Take away the notes of documents that are still what was indexed, and the points of the others."""
         ids = [row.document_id for row in indexed]
         with database_errors():
             async with self._engine.begin() as connection:
@@ -175,4 +174,5 @@ class Filler:
         for row in indexed:
             if row.document_id not in kept and row.live_revision is not None:
                 await self._vectors.delete_revision(collection.space, row.document_id, row.live_revision)
-        return wanted
+        if not wanted:
+            raise ReindexNotPossible("The collection was given up while it was filled.")

@@ -58,6 +58,23 @@ _UNUSED_VECTORS = text("""
         LIMIT 5000
     )
 """)
+# Models by one index probe each, then those that no base, collection or new document uses.
+_UNUSED_MODELS = text("""
+    DELETE FROM embeddings WHERE (model, text_hash) IN (
+        WITH RECURSIVE m(model) AS (
+            SELECT min(model) FROM embeddings UNION ALL SELECT (SELECT min(model) FROM embeddings WHERE model > m.model) FROM m WHERE m.model IS NOT NULL
+        )
+        SELECT e.model, e.text_hash FROM m CROSS JOIN LATERAL (
+            SELECT model, text_hash FROM embeddings WHERE model = m.model AND created_at < now() - :keep LIMIT 5000
+        ) e
+        WHERE e.model <> :own
+          AND NOT EXISTS (SELECT 1 FROM collections c WHERE e.model = c.model || ':' || c.dim)
+          AND NOT EXISTS (
+            SELECT 1 FROM knowledge_bases k
+            WHERE e.model IN (k.embedding_model || ':' || k.embedding_dim, k.founding_model || ':' || k.founding_dim)
+          )
+    )
+""")
 _GIVE_UP = text("""
     UPDATE collections c SET state = 'failed'
     WHERE c.state = 'shadow' AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.id = c.job_id AND j.status IN ('pending', 'processing'))
@@ -186,3 +203,4 @@ class Sweeper:
         with database_errors():
             async with self._engine.begin() as connection:
                 await connection.execute(_UNUSED_VECTORS, {"keep": keep})
+                await connection.execute(_UNUSED_MODELS, {"keep": keep, "own": f"{self._embedder.model}:{self._embedder.dim}"})

@@ -6,13 +6,14 @@ step. Both end well beside ingest, searches and each other.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shield.database.fence import JobFence
-from shield.errors import DependencyRejected, ReindexDiffers, ReindexIncomplete
+from shield.errors import DependencyRejected, ReindexDiffers, ReindexIncomplete, ReindexNotPossible
 from shield.jobs.model import DocumentOutcome, OutcomeStatus, Stage
 from shield.knowledge.bases import Bases
 from shield.knowledge.collections import Collection
@@ -129,7 +130,8 @@ class RebuildHandler:
                 break
             rejected = await _fill(tools.filler, context, live, share=85.0)
         for other in others:
-            rejected |= await _fill(tools.filler, context, other, share=90.0)
+            with contextlib.suppress(ReindexNotPossible):  # it was given up meanwhile
+                rejected |= await _fill(tools.filler, context, other, share=90.0)
         await tools.rebuilder.prune(base)
         await tools.sweeper.reconcile(base)
         await _blame(context, rejected)

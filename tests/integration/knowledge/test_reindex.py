@@ -204,6 +204,17 @@ class TestGoingBack:
             assert (await moved.states(), await vectors.count(moved.old)) == ({NEW: "live"}, 0)
         await vectors.close()
 
+    async def test_cached_vectors_of_a_model_that_nothing_uses_any_more_do_not_stay(self, moved: Moving) -> None:
+        await moved.reindex()
+        await moved.desk.sql("UPDATE embeddings SET created_at = now() - interval '8 days'")
+        await moved.sweeper.sweep()
+        assert await moved.desk.count("embeddings") == 2 * len(TOPICS)
+        await moved.tools.reindexer.rollback(moved.desk.kb)
+        await moved.tools.reindexer.discard(moved.desk.kb)
+        await moved.sweeper.sweep()
+        await moved.sweeper.sweep()
+        assert {row[0] for row in await moved.desk.sql("SELECT DISTINCT model FROM embeddings")} == {f"{OLD}:32"}
+
     async def test_a_model_that_is_away_stops_neither_ingest_nor_search_and_catches_up(self, moved: Moving) -> None:
         await moved.reindex()
         moved.peer.down = {OLD}
@@ -320,7 +331,8 @@ class TestRaces:
         through = moved.through(When(moved.desk.vectors, NEW, give_up, before=True))
         collection = await moved.tools.reindexer.begin(moved.desk.kb, NEW, 48, await moved.desk.job("reindex"))
         assert collection is not None
-        await Filler(moved.desk.engine, through.desk.vectors, moved.desk.embedder).fill(collection)
+        with pytest.raises(ReindexNotPossible):
+            await Filler(moved.desk.engine, through.desk.vectors, moved.desk.embedder).fill(collection)
         assert await moved.desk.vectors.count(moved.new) == 0
 
     async def test_an_outdated_worker_neither_begins_nor_flips(self, moved: Moving) -> None:

@@ -18,13 +18,13 @@ class ReindexRequest(Input):
 
     model: Annotated[str, StringConstraints(min_length=1, max_length=200)]
     """The model's name, as `SHIELD_EMBEDDING_MODEL` or `SHIELD_SHADOW_MODEL` has it, or `all-minilm-l6-v2`."""
-    dim: Annotated[Whole, Field(ge=8, le=8192)]
+    dim: Whole = Field(ge=8, le=8192)
     """Length of its vectors."""
     flip: StrictBool = True
     """Use the new collection at once if it compares well; otherwise it waits for a flip."""
     questions: Annotated[list[Question], Field(max_length=100)] = Field(default_factory=list)
     """Golden questions to compare both collections on; without any, headings of stored documents are asked."""
-    min_overlap: Annotated[Number, Field(ge=0, le=1)] | None = None
+    min_overlap: Number | None = Field(None, ge=0, le=1)
     """Least share of the ten best passages that both must name for it to flip by itself; unset = any."""
 
 
