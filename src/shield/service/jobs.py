@@ -51,18 +51,19 @@ class JobCases:
         who: Principal,
         *,
         status: str | None = None,
+        code: str | None = None,
         knowledge_base: str | None = None,
         limit: int = 20,
         cursor: str | None = None,
     ) -> JobList:
-        """The principal's jobs, newest first."""
+        """The principal's jobs, newest first; those whose error has this `code`, if one is named."""
         who.require(Scope.JOBS_READ)
         if status is not None and status not in set(Status):
             raise InvalidRequest(f"status: one of {', '.join(Status)}.", fields=["status"])
-        binding = (who.name, "jobs", status or "", knowledge_base or "")
+        binding = (who.name, "jobs", status or "", code or "", knowledge_base or "")
         before = self.parts.cursors.read_number(cursor, *binding) or None
         page = await self.parts.jobs.list(
-            who.name, status=Status(status) if status else None, knowledge_base=knowledge_base, limit=limit, before=before
+            who.name, status=Status(status) if status else None, code=code, knowledge_base=knowledge_base, limit=limit, before=before
         )
         following = self.parts.cursors.make(page.next, *binding) if page.next is not None else None
         return JobList(jobs=[self._view(job) for job in page.jobs], next_cursor=following)

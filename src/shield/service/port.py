@@ -63,11 +63,12 @@ class Shield(Protocol):
         who: Principal,
         *,
         status: str | None = None,
+        code: str | None = None,
         knowledge_base: str | None = None,
         limit: int = 20,
         cursor: str | None = None,
     ) -> JobList:
-        """The principal's jobs, newest first."""
+        """The principal's jobs, newest first; `code` is that of their error."""
 
     def events(self, who: Principal, job_id: UUID, last_event_id: str | None = None) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:
         """(id, event, data): a `snapshot` first, then `progress` as it comes, `end` at the end."""

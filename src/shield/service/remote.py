@@ -115,12 +115,18 @@ class RemoteShield:
         return await self._http.get(who, f"jobs/{job_id}", JobView, params, patience=wait)
 
     async def jobs(
-        self, who: Principal, *, status: str | None = None, knowledge_base: str | None = None, limit: int = 20, cursor: str | None = None
+        self,
+        who: Principal,
+        *,
+        status: str | None = None,
+        code: str | None = None,
+        knowledge_base: str | None = None,
+        limit: int = 20,
+        cursor: str | None = None,
     ) -> JobList:
         """Jobs, newest first."""
-        return await self._http.get(
-            who, "jobs", JobList, {"status": status, "knowledge_base": knowledge_base, "limit": limit, "cursor": cursor}
-        )
+        query = {"status": status, "code": code, "knowledge_base": knowledge_base, "limit": limit, "cursor": cursor}
+        return await self._http.get(who, "jobs", JobList, query)
 
     async def events(
         self, who: Principal, job_id: UUID, last_event_id: str | None = None

@@ -60,7 +60,7 @@ REINDEX = ReindexRequest(model="bge/m3", dim=1024, flip=False, questions=["why?"
 CALLS: dict[str, Callable[[Shield], Awaitable[Any]]] = {
     "ingest": lambda port: port.ingest(LOCAL, INGEST, idempotency_key="k", local_caller=True),
     "job": lambda port: port.job(LOCAL, JOB, wait=2.5, outcomes_after=3, outcomes_limit=7),
-    "jobs": lambda port: port.jobs(LOCAL, status="failed", knowledge_base="kb", limit=3, cursor="c+/="),
+    "jobs": lambda port: port.jobs(LOCAL, status="failed", code="job.retries_exhausted", knowledge_base="kb", limit=3, cursor="c+/="),
     "cancel": lambda port: port.cancel(LOCAL, JOB),
     "retry": lambda port: port.retry(LOCAL, JOB),
     "find": lambda port: port.find(LOCAL, FindRequest(query="pümpe", filters={"kind": ["a", "b"], "metadata.n": 3}, cursor="c")),

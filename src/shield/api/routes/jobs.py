@@ -40,12 +40,20 @@ async def list_jobs(
     who: Caller,
     *,
     status: Annotated[Status | None, Query(description="Only jobs in this state.")] = None,
+    code: Annotated[
+        str | None,
+        Query(
+            pattern=r"^[a-z_]{1,32}\.[a-z_]{1,64}$",
+            description="Only jobs whose error has this code; `status=failed&code=job.retries_exhausted` is the dead-letter list.",
+        ),
+    ] = None,
     knowledge_base: KbQuery | None = None,
     limit: LimitQuery = 20,
     cursor: CursorQuery = None,
 ) -> JobList:
     """Your jobs, newest first."""
-    return await shield.jobs(who, status=status.value if status else None, knowledge_base=knowledge_base, limit=limit, cursor=cursor)
+    wanted = status.value if status else None
+    return await shield.jobs(who, status=wanted, code=code, knowledge_base=knowledge_base, limit=limit, cursor=cursor)
 
 
 @router.get("/{job_id}", responses=fails(errors.UnknownJob))
