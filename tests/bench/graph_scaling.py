@@ -1,10 +1,11 @@
 """One knowledge base, many workers: how much faster its graph grows, and how much of the work is serial.
 
-`python -m tests.bench.graph_scaling [--workers 1,4] [--concurrency 1,4] [--documents 40] [--chunks 10] [--delay 0.3]`
+`python -m tests.bench.graph_scaling [--workers 1,4] [--concurrency 2,4] [--documents 40] [--chunks 10] [--delay 0.3]`
 
 Real worker processes (`tests.bench.graph_worker`) on a private PostgreSQL, a language model that takes `delay` a call, an embedder
-that takes nothing. Each run starts with workers that are up and an empty graph, and ends when no step waits. Printed: seconds, the share of them
-in which a writer was held (the serial part), the speed-up over one worker, and whether all graphs are equal. Exit code 1 if they are not.
+that takes nothing. A run begins with workers that are up and documents that are stored, and ends when no step waits. Of `concurrency`
+calls in flight a worker keeps one for questions. Printed: seconds, the share of them in which a writer was held (the serial part), the
+speed-up over one worker, and whether all graphs are equal. Exit code 1 if they are not.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import argparse
 import asyncio
 import contextlib
 import itertools
-import json
 import random
 import sys
 import tempfile
@@ -104,22 +104,41 @@ async def a_library(engine: AsyncEngine) -> Library:
     return Library(engine, KnowledgeBase(row.id, "bench", "", True, "instant", DIM, "local", row.created_at))
 
 
-async def waiting(library: Library) -> int:
-    """Steps that are not done."""
-    return sum(status == "pending" for _, status, _, _ in await library.tasks())
+async def release(engine: AsyncEngine, when: str) -> None:
+    """Let all steps that wait begin at a time."""
+    async with engine.begin() as c:
+        await c.execute(sa.text("UPDATE graph_tasks SET available_at = CAST(:at AS timestamptz) WHERE status = 'pending'"), {"at": when})
 
 
-async def until_done(library: Library) -> None:
-    """Wait until no step waits."""
+async def until_done(engine: AsyncEngine) -> None:
+    """Wait until no step that may begin waits."""
+    waits = sa.text("SELECT EXISTS (SELECT 1 FROM graph_tasks WHERE status = 'pending' AND available_at < 'infinity')")
     async with asyncio.timeout(_LIMIT):
-        while await waiting(library):
+        while True:
+            async with engine.connect() as c:
+                if not (await c.execute(waits)).scalar_one():
+                    return
             await asyncio.sleep(0.05)
+
+
+async def held(workers: Sequence[asyncio.subprocess.Process]) -> float:
+    """How long they have held the writer, together."""
+    total = 0.0
+    for worker in workers:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        worker.stdin.write(b"?\n")
+        total += float(await worker.stdout.readline())
+    return total
 
 
 async def run(server: EmbeddedPostgres, peer: LlmPeer, workers: int, concurrency: int, corpus: list[list[str]]) -> Measured:
     """One run."""
     async with database(server) as (dsn, engine):
         library = await a_library(engine)
+        for number, chunks in enumerate(corpus):
+            await library.put(f"note:{number}", *chunks)
+        await release(engine, "infinity")
         started = [
             await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "tests.bench.graph_worker", dsn, peer.url, str(concurrency)),
@@ -133,23 +152,22 @@ async def run(server: EmbeddedPostgres, peer: LlmPeer, workers: int, concurrency
                 assert process.stdout is not None
                 await process.stdout.readline()
             await library.put("warm-up", "Nobody")  # LightRAG's tables are made once a database
-            await until_done(library)
+            await until_done(engine)
+            warm = await held(started)
             before, began = len(peer.calls), monotonic()
-            async with asyncio.TaskGroup() as tasks:
-                for number, chunks in enumerate(corpus):
-                    tasks.create_task(library.put(f"note:{number}", *chunks))
-            await until_done(library)
+            await release(engine, "now")
+            await until_done(engine)
             seconds, calls = monotonic() - began, len(peer.calls) - before
-            ends = await asyncio.gather(*(process.communicate(b"") for process in started))
+            serial = await held(started) - warm
+            await asyncio.gather(*(process.communicate(b"") for process in started))
         finally:
             for process in started:
                 if process.returncode is None:
                     process.kill()
                     await process.wait()
-        held = sum(json.loads(out)["held"] for out, _ in ends)
         async with engine.connect() as connection:
             graph = await fingerprint(connection, library.kb)
-        return Measured(workers, concurrency, seconds, held, calls, graph)
+        return Measured(workers, concurrency, seconds, serial, calls, graph)
 
 
 async def main(arguments: argparse.Namespace) -> int:
@@ -185,7 +203,7 @@ def _numbers(text: str) -> list[int]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="graph_scaling")
     parser.add_argument("--workers", type=_numbers, default=[1, 4])
-    parser.add_argument("--concurrency", type=_numbers, default=[1, 4], help="calls to the model in flight at once, a worker")
+    parser.add_argument("--concurrency", type=_numbers, default=[2, 4], help="calls to the model in flight at once, a worker")
     parser.add_argument("--documents", type=int, default=40)
     parser.add_argument("--chunks", type=int, default=10)
     parser.add_argument("--delay", type=float, default=0.3, help="seconds a call")

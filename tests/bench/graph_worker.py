@@ -1,14 +1,14 @@
 """A worker that does nothing but the graph: the product's runner as a process of its own, for measurements.
 
-`python -m tests.bench.graph_worker <dsn> <model's address> <concurrency>`: prints a line when it is ready, runs the graph's steps until
-its standard input closes, and then prints how long it held the writer, in seconds, as JSON.
+`python -m tests.bench.graph_worker <dsn> <model's address> <concurrency>`: prints a line when it is ready and runs the graph's steps until
+its standard input closes. To each line it gets it answers how long it has held the writer, in seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,10 +70,16 @@ async def main(dsn: str, url: str, concurrency: int) -> None:
     runner = GraphRunner(engine, dsn, InstantEmbedder(), llm, settings)
     watch = Watch(runner.lanes[0])
     stop = asyncio.Event()
-    asyncio.get_running_loop().add_reader(sys.stdin, stop.set)
+
+    def heard() -> None:
+        if os.read(sys.stdin.fileno(), 64):
+            print(watch.held, flush=True)
+        else:
+            stop.set()
+
+    asyncio.get_running_loop().add_reader(sys.stdin, heard)
     print("ready", flush=True)
     await runner.run(stop)
-    print(json.dumps({"held": watch.held}), flush=True)
     await llm.close()
     await engine.dispose()
 
