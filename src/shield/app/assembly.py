@@ -213,7 +213,7 @@ def working(core: Core, stack: AsyncExitStack, *, runner: str = FLEET, scratch: 
     settings = core.settings
     graph = GraphRunner(core.engine, core.dsn, core.embedder, core.llm, settings)
     stack.push_async_callback(graph.close)
-    converter = Converter(settings.file, scratch or settings.data_dir / "cache" / "convert")
+    converter = Converter(settings.file, scratch or settings.data_dir / "cache" / "convert", lanes=settings.worker.convert)
     stack.push_async_callback(converter.close)
     deletion = Deletion(
         core.engine, core.index, core.embedder, settings.data_dir, erase_upload=core.uploads.erase, settings=settings.library
@@ -236,6 +236,7 @@ def working(core: Core, stack: AsyncExitStack, *, runner: str = FLEET, scratch: 
 
     async def recycle() -> None:
         await converter.recycle()
+        await graph.recycle()
         if renderer is not None:
             await renderer.recycle()
 

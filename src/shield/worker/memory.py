@@ -20,6 +20,8 @@ log = structlog.get_logger(__name__)
 
 EVERY = 1.0
 """Seconds between two measurements: each reads the process table."""
+EVERY_UNBOUND = 15.0
+"""The same where there is no ceiling, and the figure is for the metrics only."""
 REMIND = 60.0
 """Seconds between two reminders that memory is full."""
 
@@ -65,9 +67,9 @@ class Ceiling:
         """Whether the last measurement was above the ceiling."""
 
     async def allows_another(self) -> bool:
-        """Whether a job may be begun; measures at most once a second."""
+        """Whether a job may be begun; measures now and then."""
         now = asyncio.get_running_loop().time()
-        if now - self._measured_at >= EVERY:
+        if now - self._measured_at >= (EVERY if self._limit else EVERY_UNBOUND):
             self._measured_at = now
             if await self._is_above():
                 await self._recycle()
