@@ -13,14 +13,15 @@ IdempotencyKey = Annotated[str, StringConstraints(min_length=1, max_length=128, 
 MetadataValue = str | int | float | bool | list[str]
 
 
-def _no_boolean(value: object) -> object:
+def no_boolean(value: object) -> object:
+    """Refuse what Python would take for a number: `true`, and text."""
     if isinstance(value, bool | str):
         raise ValueError("must be a number")  # noqa: TRY004  # pydantic reads a ValueError
     return value
 
 
 Number = Annotated[float, Field(strict=True)]
-Whole = Annotated[int, BeforeValidator(_no_boolean)]
+Whole = Annotated[int, BeforeValidator(no_boolean)]
 """Numbers; neither `true` nor `"1"` is one, here as over MCP."""
 NO_OTHER_KEYS: dict[str, Any] = {"additionalProperties": False}  # pydantic refuses them, and forgets to say so in its schema
 Metadata = Annotated[

@@ -5,14 +5,16 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator
 
 from shield.auth import Scope
-from shield.service.models.base import Input, KbName, Model, Whole
+from shield.service.models.base import Input, KbName, Model, no_boolean
 
 _MAX_DAYS = 3650
 PrincipalName = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@:|/-]*$")]
-Days = Annotated[Whole | None, Field(ge=1, le=_MAX_DAYS)]
+# The bounds come first: behind the validator of `Whole` their names in the schema would be pydantic's, not JSON Schema's.
+Days = Annotated[int, Field(ge=1, le=_MAX_DAYS), BeforeValidator(no_boolean)]
+Grace = Annotated[int, Field(ge=0, le=30 * 86_400), BeforeValidator(no_boolean)]
 
 
 class KeyCreate(Input):
@@ -26,7 +28,7 @@ class KeyCreate(Input):
     """What it may do; `admin` may do everything, everywhere."""
     knowledge_bases: list[KbName] | None = Field(default_factory=lambda: ["default"], max_length=1000)
     """Where it may do it; null = everywhere. What its principal owns is always included."""
-    expires_in_days: Days = None
+    expires_in_days: Days | None = None
     """After how many days it ends; null = never."""
 
     @field_validator("principal", mode="after")
@@ -40,7 +42,7 @@ class KeyCreate(Input):
 class KeyRotate(Input):
     """Replace a key: a new secret for the same principal; the old key stays valid for a grace period."""
 
-    grace_seconds: Annotated[Whole | None, Field(ge=0, le=30 * 86_400)] = None
+    grace_seconds: Grace | None = None
     """How long the old key goes on; null = SHIELD_AUTH_KEY_GRACE."""
 
 
