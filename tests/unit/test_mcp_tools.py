@@ -159,7 +159,12 @@ class TestWhatIsOffered:
         hints = {tool.name: tool.annotations for tool in await client.list_tools() if tool.annotations}
         writers = {"crawl_web", "ingest_doc", "create_upload", "qdrant_store", "cancel_job", "delete_document"}
         assert {name for name, hint in hints.items() if not hint.read_only_hint} == writers
-        assert {name for name, hint in hints.items() if hint.destructive_hint} == {"ingest_doc", "qdrant_store", "delete_document"}
+        assert {name for name, hint in hints.items() if hint.destructive_hint} == {
+            "crawl_web",
+            "ingest_doc",
+            "qdrant_store",
+            "delete_document",
+        }
         assert {name for name, hint in hints.items() if hint.open_world_hint} == {"crawl_web", "ingest_doc"}
         assert {name for name, hint in hints.items() if not hint.idempotent_hint} == {"create_upload"}
 
