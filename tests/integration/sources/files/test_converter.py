@@ -172,6 +172,18 @@ class TestLife:
             assert [converted.text for converted in found] == texts
             assert len(hosts()) == 1
 
+    async def test_several_lanes_convert_at_once_and_let_their_idle_hosts_go_when_told(self) -> None:
+        async with Converter(FileSettings(), lanes=2) as made:
+            found = await asyncio.gather(*(made.convert(f"document {number}".encode(), "a.txt") for number in range(4)))
+            assert [converted.text for converted in found] == [f"document {number}" for number in range(4)]
+            assert len(hosts()) == 2
+            await made.recycle()
+            assert hosts() == []
+            working = asyncio.create_task(made.convert(b"again", "a.txt"))
+            await eventually(hosts)
+            await made.recycle()  # this one is at work
+            assert (await working).text == "again"
+
     async def test_an_idle_host_stops_and_starts_again(self) -> None:
         async with converter(convert_idle=0.1) as made:
             await made.convert(b"one", "a.txt")
