@@ -9,11 +9,13 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
+import numpy.typing as npt
 import psutil
 import pytest
 import pytest_asyncio
@@ -21,8 +23,9 @@ import pytest_asyncio
 from shield.knowledge.graph.model import GraphFingerprint
 from shield.knowledge.graph.reader import fingerprint
 from shield.knowledge.graph.runner import GraphRunner
+from shield.settings import Settings
 from tests.chaos.write_log import install, violations, written
-from tests.integration.graph.conftest import Library, NewLibrary, drain
+from tests.integration.graph.conftest import Library, NewLibrary, WordHashEmbedder, drain
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -188,6 +191,42 @@ async def test_a_process_is_turned_to_the_next_knowledge_base_and_carries_its_ep
     await drain(runner)
     assert runner.lanes[0].session.process.pid == pid
     assert await graph_of(other) == await graph_of(library) == undisturbed
+    assert violations(dsn) == []
+
+
+class Meeting(WordHashEmbedder):
+    """Waits at its first request for vectors until the other one has come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._both = asyncio.Barrier(2)
+        self.met = False
+
+    async def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        if not self.met:
+            async with asyncio.timeout(60):
+                await self._both.wait()
+            self.met = True
+        return await super().embed(texts)
+
+
+async def test_a_process_writes_as_many_knowledge_bases_at_once_as_it_has_lanes(
+    dsn: str, new_library: NewLibrary, settings: Settings, runner: GraphRunner, undisturbed: GraphFingerprint
+) -> None:
+    libraries = [await new_library() for _ in range(2)]
+    for library in libraries:
+        for source, text in TEXTS.items():
+            await library.put(source, text)
+    embedder, worker = Meeting(), settings.worker.model_copy(update={"graph": 2})
+    both = GraphRunner(libraries[0].engine, dsn, embedder, None, settings.model_copy(update={"worker": worker}))
+    stop = asyncio.Event()
+    running = asyncio.create_task(both.run(stop))
+    for library in libraries:
+        await until_done(library)
+    stop.set()
+    await running
+    assert embedder.met
+    assert [await graph_of(library) for library in libraries] == [undisturbed, undisturbed]
     assert violations(dsn) == []
 
 

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from shield.knowledge.graph import tasks
 from shield.knowledge.graph.extract import LlmExtractor
+from shield.knowledge.graph.model import GraphTask
 from shield.knowledge.graph.reading import TextReader
 from shield.knowledge.graph.turns import Turns
 from shield.knowledge.graph.writer import GraphWriter
@@ -174,6 +175,32 @@ async def test_what_one_document_leaves_another_that_comes_does_not_pay_for_agai
             {"kb": library.kb.id, "key": key},
         )
         await tasks.forget_key(c, library.kb.id, key)
+    assert await kept(library) == 1
+
+
+async def test_a_text_that_trips_a_mistake_of_ours_is_given_up_and_others_are_read(
+    library: Library, new_reader: NewReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = new_reader()
+    await library.put("note:1", "Krypton meets Osvaldo.")
+    await library.put("note:2", "Gudrun sails past Arkona.")
+    ask = reader._extractor.ask
+
+    async def trip(task: GraphTask, key: str, chunks: list[str]) -> None:
+        if "Osvaldo" in chunks[0]:
+            raise KeyError("quotes the text")
+        await ask(task, key, chunks)
+
+    monkeypatch.setattr(reader._extractor, "ask", trip)
+    async with asyncio.timeout(20):
+        while (await library.tasks())[0][1] == "pending":
+            await reader.step()
+            await asyncio.sleep(0.01)
+    await read_all(reader)
+    assert [(status, errors, code) for _, status, errors, code in await library.tasks()] == [
+        ("failed", 3, "request.internal"),
+        ("pending", 0, None),
+    ]
     assert await kept(library) == 1
 
 

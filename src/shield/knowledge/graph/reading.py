@@ -11,15 +11,18 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shield.database.engine import database_errors
-from shield.errors import DatabaseUnavailable, ShieldError
+from shield.errors import DatabaseUnavailable, InternalError, ShieldError
 from shield.knowledge.graph import tasks
 from shield.knowledge.graph.extract import LlmExtractor
 from shield.knowledge.graph.turns import Turns
 from shield.knowledge.graph.verdict import settle
 from shield.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 _LAST_WORDS = 1.0  # seconds that a renewal under way may take when its reader ends
 
@@ -47,21 +50,27 @@ class TextReader:
     async def _read(self, kept: _Kept) -> None:
         task = kept.claim.task
         try:
-            async with kept.renewing():
-                async with self._engine.connect() as connection:
-                    chunks = await tasks.chunks_of(connection, task.knowledge_base_id, task.graph_key)
-                await self._extractor.read(task, [chunk.embedded_text for chunk in chunks])
-        except BaseException as error:
-            if isinstance(error, ShieldError) and not isinstance(error, DatabaseUnavailable):
-                async with self._engine.begin() as connection:
-                    if await tasks.count_try(connection, kept.claim):
-                        await settle(connection, task, error, task.errors + 1, self._settings.jobs)
-                return
+            with database_errors():
+                async with kept.renewing():
+                    async with self._engine.connect() as connection:
+                        chunks = await tasks.chunks_of(connection, task.knowledge_base_id, task.graph_key)
+                    await self._extractor.read(task, [chunk.embedded_text for chunk in chunks])
+        except (DatabaseUnavailable, asyncio.CancelledError):
             with contextlib.suppress(DatabaseUnavailable), database_errors():
                 await tasks.let_go(self._engine, kept.claim)
             raise
+        except Exception as error:  # noqa: BLE001  the border of a text: whatever is wrong with it, others are read
+            if not isinstance(error, ShieldError):
+                log.error("graph.reading_failed", error=type(error).__name__)  # noqa: TRY400  a traceback may quote the text
+            await self._failed(kept.claim, error if isinstance(error, ShieldError) else InternalError())
+            return
         await tasks.let_go(self._engine, kept.claim, self._extractor.name)
         self._done()
+
+    async def _failed(self, claim: tasks.Claim, error: ShieldError) -> None:
+        async with self._engine.begin() as connection:
+            if await tasks.count_try(connection, claim):
+                await settle(connection, claim.task, error, claim.task.errors + 1, self._settings.jobs)
 
 
 class _Kept:
