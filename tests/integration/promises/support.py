@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from typing import Any, Self
 
 from pydantic import SecretStr
@@ -26,10 +27,11 @@ from shield.settings import JobSettings, RedisSettings
 from shield.worker.context import Handler
 from shield.worker.loop import Worker, new_worker_id
 from tests.integration.jobs.support import Rows, job_settings
+from tests.integration.promises.worker_process import run_worker
 from tests.integration.worker.support import Scripted
 from tests.peers.valkey import Valkey
 
-LIMIT = 20.0
+LIMIT = 30.0
 """Seconds until a condition must hold, on a machine that others use too."""
 BREATH = 3.0
 """Seconds granted to such a machine where a promise names a time."""
@@ -144,31 +146,35 @@ async def runs(fleet: Fleet, job_id: JobId) -> list[tuple[int, str]]:
 class WorkerProcess:
     """A real worker in a process of its own; its jobs do what their spec says (see `worker_process`)."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: BaseProcess) -> None:
         self._process = process
 
     @classmethod
     @asynccontextmanager
     async def started(cls, dsn: str, valkey: Valkey, *, ready: bool = True) -> AsyncIterator[WorkerProcess]:
         """Running, and registered if it is to be `ready`; killed at the end of the block."""
-        command = [sys.executable, "-m", "tests.integration.promises.worker_process", dsn, valkey.url]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            try:
-                if ready:
-                    assert process.stdout is not None
-                    async with asyncio.timeout(LIMIT):
-                        assert await asyncio.to_thread(process.stdout.readline) == b"ready\n"
-                yield cls(process)
-            finally:
-                process.kill()
+        forks = multiprocessing.get_context("forkserver")  # one process imports all that a worker needs, once
+        forks.set_forkserver_preload(["tests.integration.promises.worker_process"])
+        registered = forks.Event()
+        process = forks.Process(target=run_worker, args=(dsn, valkey.url, registered))
+        process.start()
+        try:
+            assert not ready or await asyncio.to_thread(registered.wait, LIMIT)
+            yield cls(process)
+        finally:
+            process.kill()
+            await asyncio.to_thread(process.join, LIMIT)
+            process.close()
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
-        self._process.send_signal(number)
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
 
-    async def ended(self) -> int:
+    async def ended(self) -> int | None:
         """Its exit code, once it has ended."""
-        return await asyncio.to_thread(self._process.wait, LIMIT)
+        await asyncio.to_thread(self._process.join, LIMIT)
+        return self._process.exitcode
 
 
 async def started(fleet: Fleet, job_id: JobId) -> Any:

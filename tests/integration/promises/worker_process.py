@@ -1,4 +1,4 @@
-"""`python -m tests.integration.promises.worker_process DSN REDIS_URL`: a worker of a fleet whose jobs do what their spec says.
+"""The whole life of a worker process of a fleet, whose jobs do what their spec says.
 
 `{"sleep": seconds}`, `{"die": true}` (SIGKILL of this process), or nothing. Each run of a job that goes to its end is recorded as
 an outcome, so that a run under an outdated fence would be seen.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
+from typing import Protocol
 
 from pydantic import SecretStr
 
@@ -39,8 +39,19 @@ class Told:
         return Completed()
 
 
-async def main(dsn: str, url: str) -> None:
-    """Run until SIGTERM."""
+class Flag(Protocol):
+    """What `multiprocessing.Event` is."""
+
+    def set(self) -> None:
+        """Tell the parent."""
+
+
+def run_worker(dsn: str, url: str, registered: Flag) -> None:
+    """Run until SIGTERM; `registered` is set once the fleet knows the worker."""
+    asyncio.run(_main(dsn, url, registered))
+
+
+async def _main(dsn: str, url: str, registered: Flag) -> None:
     settings, redis = job_settings(), RedisSettings(url=SecretStr(url), timeout=0.5)
     engine = create_engine(dsn, PostgresSettings())
     registry, worker_id, events = Workers(engine, settings), new_worker_id(), EventSender(redis)
@@ -55,11 +66,7 @@ async def main(dsn: str, url: str) -> None:
         tasks.create_task(events.run(over))
         while not any(info.id == worker_id for info in await registry.live()):
             await asyncio.sleep(0.01)
-        print("ready", flush=True)
+        registered.set()
         await running
         over.set()
     await engine.dispose()
-
-
-if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
