@@ -511,6 +511,13 @@ class TelemetrySettings(Group):
     """Share of the traces begun here that are recorded; a caller's decision is kept."""
 
 
+class HealthSettings(Group):
+    max_lag: Duration = seconds(10)
+    """How far the event loop may lag behind before /livez of the metrics port answers 503."""
+    probe: Duration = seconds(10)
+    """Pause between two looks whether PostgreSQL and Redis are there, for the metrics."""
+
+
 class WebhookSettings(Group):
     secret: SecretStr | None = None
     """Signs completion webhooks: `whsec_` and base64, or at least 32 characters; without it none are accepted."""
@@ -606,6 +613,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     webhook: WebhookSettings = WebhookSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    health: HealthSettings = HealthSettings()
     backup: BackupSettings = BackupSettings()
 
     @field_validator("allowed_hosts", "allowed_origins", mode="before")

@@ -181,7 +181,7 @@ class Fleet:
         name = f"worker-{len(self.workers)}"
         port = self._port(f"{name}-metrics")
         given = {"SHIELD_METRICS_PORT": str(port), **(environment or {})}
-        member = self._shield(name, "worker", given, answers(f"http://127.0.0.1:{port}/metrics"))
+        member = self._shield(name, "worker", given, answers(f"http://127.0.0.1:{port}/readyz"))
         self.workers.append(member)
         return member.start(within=90 if wait else None)
 

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shield import __version__
 from shield.app import probes
+from shield.app.observing import JobMetrics
 from shield.app.samples import SAMPLES
 from shield.auth import LOCAL
 from shield.database.engine import create_engine
@@ -25,7 +26,7 @@ from shield.database.migrate import check_version, upgrade, wait_for_schema
 from shield.jobs.bridge import EventSender
 from shield.jobs.events import JobEvents
 from shield.jobs.hints import RedisHints
-from shield.jobs.model import FLEET, Job, JobId, JobKind
+from shield.jobs.model import FLEET, JobId, JobKind
 from shield.jobs.registry import Workers
 from shield.jobs.repository import JobRepository
 from shield.knowledge.bases import Bases
@@ -45,7 +46,6 @@ from shield.knowledge.vectors.port import VectorIndex
 from shield.resilience import Breakers
 from shield.service.cursors import Cursors, cursor_secret
 from shield.service.parts import Parts
-from shield.service.views import seconds_between
 from shield.settings import Settings
 from shield.sources.browser.find import NEED as BROWSER
 from shield.sources.browser.renderer import ChromiumRenderer, create_renderer
@@ -136,8 +136,12 @@ class Wake:
             target(job_id)
 
 
-async def connect_core(settings: Settings, dsn: str, stack: AsyncExitStack, *, migrate: bool) -> Core:
-    """Connect, and migrate if this process owns the schema, or wait until it is there; what needs closing is pushed on `stack`."""
+async def connect_core(settings: Settings, dsn: str, stack: AsyncExitStack, *, migrate: bool, metrics: Metrics | None = None) -> Core:
+    """Connect, and migrate if this process owns the schema, or wait until it is there; what needs closing is pushed on `stack`.
+
+    `metrics` are those of the process; by default new ones.
+    """
+    metrics = metrics or Metrics()
     engine = create_engine(dsn, settings.postgres)
     stack.push_async_callback(engine.dispose)
     if migrate:
@@ -146,10 +150,10 @@ async def connect_core(settings: Settings, dsn: str, stack: AsyncExitStack, *, m
     else:
         limit = settings.postgres.schema_wait
         await wait_for_schema(engine, __version__, limit, report=lambda why: log.warning("schema.waiting", why=why))
-    breakers = Breakers(settings.breaker)
+    breakers = Breakers(settings.breaker, observed=metrics.dependency_call)
+    metrics.circuits(breakers)
     index = create_index(settings, breakers)
     stack.push_async_callback(index.close)
-    metrics = Metrics(breakers)
     embedder = create_embedders(settings, breakers, engine, metrics.embedding_tokens)
     stack.push_async_callback(embedder.close)
     llm: Llm | None = create_llm(settings.llm, breakers)
@@ -228,6 +232,7 @@ def working(core: Core, stack: AsyncExitStack, *, runner: str = FLEET, scratch: 
         converter,
         core.metrics.document,
         Stages.of(settings.worker),
+        core.metrics.crawl_page,
     )
     renderer = create_renderer(settings)
     if renderer is not None:
@@ -272,10 +277,6 @@ def _worker(
         own_fetcher = create_fetcher(settings.model_copy(update={"egress": own_site}))
         by_principal[SAMPLES.name] = Crawler(tools.engine, own_fetcher, settings.crawl)
 
-    def ended(job: Job) -> None:
-        seconds = seconds_between(job.started_at or job.created_at, job.finished_at) or 0.0
-        core.metrics.job_finished(job.kind, job.status, seconds, job.outcome)
-
     indexing = index_tools(core.engine, core.index, core.embedder, core.bases, settings)
     handlers: dict[JobKind, Handler] = {
         JobKind.CRAWL: CrawlHandler(tools, crawler, by_principal),
@@ -286,7 +287,7 @@ def _worker(
     }
     worker_id = new_worker_id()
     hinted = sender is not None and runner == FLEET  # a pod's own job waits in no queue
-    return Worker(
+    worker = Worker(
         core.jobs,
         handlers,
         settings.jobs,
@@ -294,8 +295,10 @@ def _worker(
         worker_id=worker_id,
         runner=runner,
         offers=offers,
-        ended=ended,
+        observer=JobMetrics(core.metrics).observer,
         hints=RedisHints(settings.redis, settings.jobs, worker_id) if hinted else None,
         registry=Workers(core.engine, settings.jobs) if hinted else None,
         ceiling=ceiling,
     )
+    core.metrics.worker(settings.jobs.slots, lambda: worker.busy)
+    return worker

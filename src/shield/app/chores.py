@@ -8,6 +8,7 @@ import contextlib
 import structlog
 
 from shield.app.assembly import Answering, Core
+from shield.app.observing import gauges
 from shield.errors import DatabaseUnavailable, ShieldError
 from shield.service.parts import Parts
 from shield.service.webhooks import Dispatcher
@@ -41,10 +42,7 @@ async def housekeeping(assembly: Answering, stop: asyncio.Event) -> None:
     while not stop.is_set():
         try:
             queue = await parts.jobs.stats()
-            assembly.core.metrics.probed("postgres", up=True)
-            assembly.core.metrics.queue(
-                {"pending": queue.pending, "processing": queue.processing, "parked": queue.parked}, queue.oldest_pending
-            )
+            assembly.core.metrics.queue(gauges(queue))
             if rounds % _CHORES_EVERY == 0:
                 await parts.uploads.expire()
                 await assembly.sweeper.sweep()
@@ -52,7 +50,7 @@ async def housekeeping(assembly: Answering, stop: asyncio.Event) -> None:
                 for summary in await parts.bases.summaries():
                     await assembly.sweeper.reconcile(summary.base)
         except DatabaseUnavailable:
-            assembly.core.metrics.probed("postgres", up=False)
+            assembly.core.metrics.queue(None)
         except Exception as error:  # noqa: BLE001 - the loop must outlive any single failure; it is logged and tried again
             log.warning("housekeeping.failed", error=type(error).__name__)
         rounds += 1

@@ -62,6 +62,8 @@ class EmbeddedApp(Process):
         await asyncio.sleep(0)
         from shield.app.assembly import Wake, answering, connect_core, working  # about two seconds, while PostgreSQL starts beside
         from shield.app.chores import dispatcher, housekeeping, warm_up
+        from shield.app.observing import watch
+        from shield.app.probes import services
 
         await starting
         core = await connect_core(settings, postgres.dsn, self._stack, migrate=True)
@@ -77,6 +79,7 @@ class EmbeddedApp(Process):
             self._run(name, work)
         self._run("housekeeping", housekeeping(answers, self._stop))
         self._run("webhooks", dispatcher(core).run(self._stop))
+        self._run("watch", watch(services(core.engine, settings), core.metrics, settings, self._stop))
         self._run("postgres", _keep_alive(postgres, self._stop))
         await self._serving()
         self._ownership.announce(self.info)
@@ -85,7 +88,6 @@ class EmbeddedApp(Process):
     def _surfaces(self, settings: Settings, answers: Answering, listener: socket.socket) -> ServerInfo:
         from shield.api.app import create_app
         from shield.mcp import caller, create_mcp, http_app
-        from shield.telemetry.server import MetricsServer
 
         metrics = answers.core.metrics
         local = is_loopback(settings.host) and settings.public_url is None
@@ -95,10 +97,9 @@ class EmbeddedApp(Process):
         folder = samples.directory()
         site = folder / "site" if folder else None
         self._serve(create_app(self.shield, settings, metrics, http_app(mcp), principal_of=authenticator, samples=site), listener)
-        exporter = MetricsServer(metrics, settings.host, settings.metrics_port)
-        self._stack.callback(exporter.close)
-        metrics_url = f"{address(settings.host, exporter.port)}/metrics"
-        return ServerInfo(url=address(settings.host, settings.port), metrics_url=metrics_url, pid=os.getpid(), version=__version__)
+        return ServerInfo(
+            url=address(settings.host, settings.port), metrics_url=self._expose(metrics), pid=os.getpid(), version=__version__
+        )
 
     def _share_secret(self, settings: Settings) -> HopTokens | None:
         """Where credentials are asked for, let whoever can read the data directory in as its user, by a secret that lives as long as we."""

@@ -7,8 +7,9 @@ at any point. They find each other through the database and Redis only; the MCP 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import structlog
 
@@ -18,6 +19,10 @@ from shield.auth.hop import HopTokens
 from shield.errors import ConfigInvalid
 from shield.settings import Settings
 from shield.telemetry.metrics import Metrics
+from shield.telemetry.series import Role
+
+if TYPE_CHECKING:
+    from shield.worker.loop import Worker
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +32,7 @@ API_PORT = 8001
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where a process answers; a worker has metrics only."""
+    """Where a process answers; a worker has metrics, liveness and readiness only."""
 
     metrics_url: str
     url: str | None = None
@@ -47,22 +52,18 @@ def server_dsn(settings: Settings) -> str:
 class FleetProcess(Process):
     """What the three have in common."""
 
-    role: ClassVar[str]
+    role: ClassVar[Role]
     addresses: Addresses
 
-    def _announce(self, metrics: Metrics, url: str | None = None) -> None:
-        from shield.telemetry.server import MetricsServer
-
-        exporter = MetricsServer(metrics, self._settings.host, self._settings.metrics_port)
-        self._stack.callback(exporter.close)
-        self.addresses = Addresses(f"{address(self._settings.host, exporter.port)}/metrics", url)
-        log.info("process.ready", role=self.role, url=url, metrics=self.addresses.metrics_url)
+    def _announce(self, metrics_url: str, url: str | None = None) -> None:
+        self.addresses = Addresses(metrics_url, url)
+        log.info("process.ready", role=str(self.role), url=url, metrics=metrics_url)
 
 
 class ApiProcess(FleetProcess):
     """The orchestrator: REST, intake, queries, events, relay, housekeeping."""
 
-    role = "api"
+    role = Role.API
 
     async def _start(self) -> None:
         dsn = server_dsn(self._settings)
@@ -70,17 +71,22 @@ class ApiProcess(FleetProcess):
         listener = bind(self._settings.host, port)
         self._stack.callback(listener.close)
         settings = self._settings.model_copy(update={"port": listener.getsockname()[1]})
+        metrics = Metrics(role=self.role)
+        metrics_url = self._expose(metrics)
         from shield.api.app import create_app
         from shield.api.dependencies import Introspection
         from shield.app.assembly import Wake, answering, connect_core
         from shield.app.chores import dispatcher, housekeeping, warm_up
+        from shield.app.observing import JobMetrics, watch
+        from shield.app.probes import services
         from shield.jobs.bridge import EventReceiver
         from shield.jobs.relay import Relay
         from shield.jobs.streams import RedisPublisher
         from shield.service.local import LocalShield
 
-        core = await connect_core(settings, dsn, self._stack, migrate=False)
-        relay = Relay(core.engine, RedisPublisher(settings.redis), settings.jobs, published=core.metrics.hints)
+        core = await connect_core(settings, dsn, self._stack, migrate=False, metrics=metrics)
+        publisher, swept = RedisPublisher(settings.redis), JobMetrics(metrics).swept
+        relay = Relay(core.engine, publisher, settings.jobs, published=metrics.hints, swept=swept)
         wake = Wake([relay.notify])
         answers = await answering(core, self._stack, wake)
         shield = LocalShield(answers.parts)
@@ -90,7 +96,7 @@ class ApiProcess(FleetProcess):
         app = create_app(
             shield,
             settings,
-            core.metrics,
+            metrics,
             principal_of=Authenticator.of(settings, shield.api_keys),
             introspection=Introspection(shield.api_keys, hop) if hop else None,
         )
@@ -100,14 +106,15 @@ class ApiProcess(FleetProcess):
         self._run("events", EventReceiver(settings.redis, core.events, settled=relay.notify).run(self._stop))
         self._run("housekeeping", housekeeping(answers, self._stop))
         self._run("webhooks", dispatcher(core).run(self._stop))
+        self._run("watch", watch(services(core.engine, settings), metrics, settings, self._stop))
         await self._serving()
-        self._announce(core.metrics, url)
+        self._announce(metrics_url, url)
 
 
 class McpProcess(FleetProcess):
     """The MCP server: the tools, answered by an orchestrator."""
 
-    role = "mcp"
+    role = Role.MCP
 
     async def _start(self) -> None:
         if self._settings.orchestrator.url is None:
@@ -125,8 +132,10 @@ class McpProcess(FleetProcess):
         from shield.service.port import Shield
         from shield.service.remote import RemoteShield
 
-        breakers = Breakers(settings.breaker)
-        metrics = Metrics(breakers)
+        metrics = Metrics(role=self.role)
+        metrics_url = self._expose(metrics)
+        breakers = Breakers(settings.breaker, observed=metrics.dependency_call)
+        metrics.circuits(breakers)
         orchestrator, hop = str(settings.orchestrator.url), HopTokens.of(settings)
         if hop is None and settings.auth.mode != "none":
             raise ConfigInvalid("`shield mcp` needs SHIELD_AUTH_HOP_SECRET, the same as the orchestrator's, to say for whom it calls.")
@@ -139,23 +148,38 @@ class McpProcess(FleetProcess):
         mcp = http_app(create_mcp(shield, metrics, settings, principal=caller))
         self._serve(create_app(shield, settings, metrics, mcp, principal_of=Authenticator.of(settings, keys), rest=False), listener)
         await self._serving()
-        self._announce(metrics, address(settings.host, settings.port))
+        self._announce(metrics_url, address(settings.host, settings.port))
 
 
 class WorkerProcess(FleetProcess):
     """A worker: jobs and graph steps."""
 
-    role = "worker"
+    role = Role.WORKER
+    _worker: Worker | None = None
+    _waits = "postgres"
 
     async def _start(self) -> None:
         dsn = server_dsn(self._settings)
         self._stop_limit += self._settings.jobs.drain.total_seconds() * 2
+        metrics = Metrics(role=self.role)
+        metrics_url = self._expose(metrics)
         from shield.app.assembly import connect_core, working
+        from shield.app.observing import watch
+        from shield.app.probes import services
         from shield.app.scratch import private_scratch
 
-        core = await connect_core(self._settings, dsn, self._stack, migrate=False)
+        core = await connect_core(self._settings, dsn, self._stack, migrate=False, metrics=metrics)
+        self._waits = "registration"
         scratch = await asyncio.to_thread(private_scratch, self._settings.data_dir / "cache" / "convert")
         crew = working(core, self._stack, scratch=scratch)
         for name, work in crew.work(self._stop).items():
             self._run(name, work)
-        self._announce(core.metrics)
+        self._run("watch", watch(services(core.engine, self._settings), metrics, self._settings, self._stop))
+        self._worker = crew.worker
+        self._announce(metrics_url)
+
+    def _waits_for(self) -> Sequence[str]:
+        """The database, then the worker's row in it, which counts for a lease."""
+        if self._stop.is_set() or (self._worker is not None and self._worker.registered):
+            return super()._waits_for()
+        return (self._waits,)

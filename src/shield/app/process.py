@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,6 +20,8 @@ from shield.settings import Settings
 if TYPE_CHECKING:
     import uvicorn
     from starlette.types import ASGIApp
+
+    from shield.telemetry.metrics import Metrics
 
 _STOP_LIMIT = 2.0  # seconds that requests and tasks get to end by themselves, beyond what a worker needs to drain
 
@@ -34,10 +36,12 @@ class Process:
         self._tasks: list[asyncio.Task[None]] = []
         self._server: uvicorn.Server | None = None
         self._stop_limit = _STOP_LIMIT
+        self._started = False
 
     async def __aenter__(self) -> Self:
         try:
             await self._start()
+            self._started = True
         except BaseException:
             await self._close()
             raise
@@ -55,6 +59,25 @@ class Process:
 
     async def _start(self) -> None:
         raise NotImplementedError
+
+    def _expose(self, metrics: Metrics) -> str:
+        """Serve metrics, liveness and readiness from now on; returns the address of the metrics."""
+        from shield.telemetry.health import Health, Heartbeat
+        from shield.telemetry.server import MetricsServer
+
+        heartbeat = Heartbeat(self._settings.health.max_lag)
+        heartbeat.start()
+        self._stack.callback(heartbeat.stop)
+        metrics.loop(heartbeat.lag)
+        exporter = MetricsServer(metrics, self._settings.host, self._settings.metrics_port, Health(heartbeat, self._waits_for))
+        self._stack.callback(exporter.close)
+        return f"{address(self._settings.host, exporter.port)}/metrics"
+
+    def _waits_for(self) -> Sequence[str]:
+        """What the process waits for before it is ready; called from another thread."""
+        if self._stop.is_set():
+            return ("stop",)
+        return () if self._started else ("start",)
 
     def _run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Let `work` run until the process stops."""

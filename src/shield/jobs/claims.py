@@ -44,8 +44,8 @@ _CLAIM = text(f"""
     UPDATE jobs SET status = 'processing', fence = fence + 1, worker = :worker, lease_until = now() + CAST(:lease AS interval),
            crashes = crashes + CASE WHEN status = 'processing' THEN 1 ELSE 0 END, turn = nextval('jobs_turn'),
            started_at = coalesce(started_at, now()), published_at = NULL, waiting_for = NULL, updated_at = now()
-     WHERE id = (SELECT id FROM jobs WHERE id = :id AND {_CLAIMABLE} FOR NO KEY UPDATE SKIP LOCKED)
-    RETURNING {COLUMNS}""")  # noqa: S608 - our own names
+      FROM (SELECT id AS free, status = 'processing' AS lapsed FROM jobs WHERE id = :id AND {_CLAIMABLE} FOR NO KEY UPDATE SKIP LOCKED) AS it
+     WHERE id = free RETURNING {COLUMNS}, lapsed""")  # noqa: S608 - our own names
 
 # Principals in turn (the one served longest ago first), then priority, then age. On a starving start, first the oldest job
 # that stands behind a higher priority of its principal. `best` and `last` are per principal.
@@ -131,7 +131,7 @@ async def claim(
     if row is None:
         return None
     job = job_of(row)
-    return Claim(job=job, fence=job.fence, worker=worker, resumed=job.fence > 1)
+    return Claim(job=job, fence=job.fence, worker=worker, resumed=job.fence > 1, lapsed=row["lapsed"])
 
 
 async def claim_next(

@@ -6,6 +6,7 @@ carries a *fence*, a number that only grows: whoever holds an older one has lost
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -179,6 +180,8 @@ class Claim:
     worker: WorkerId
     resumed: bool = False
     """Someone worked on it before: look at what is already done."""
+    lapsed: bool = False
+    """It was taken over from a worker whose lease had run out."""
 
 
 @dataclass(frozen=True)
@@ -199,16 +202,36 @@ class Swept:
     cancelled: int = 0
     unparked: int = 0
     removed: int = 0
+    lapsed: int = 0
+    """How many of those ended were running under a lease that had run out."""
+    ended: tuple[Job, ...] = field(default=(), compare=False, repr=False)
+    """The jobs that were ended, for the metrics."""
 
 
 @dataclass(frozen=True)
 class QueueStats:
-    """The queue at a glance; `oldest_pending` is how long the longest-waiting due job has been due, in seconds."""
+    """A runner's queue at a glance. Ages are in seconds and 0 where nothing waits."""
 
     pending: int = 0
     processing: int = 0
     parked: int = 0
-    oldest_pending: float = 0.0
+    oldest: Mapping[Priority, float] = field(default_factory=lambda: dict.fromkeys(Priority, 0.0))
+    """How long the longest-waiting due job has been due, by priority."""
+    unpublished: float = 0.0
+    """The same of those without a hint."""
+    graph_waiting: int = 0
+    """Graph steps that are not through."""
+    graph_oldest: float = 0.0
+    """The age of the oldest of them."""
+    workers: Mapping[frozenset[str], int] = field(default_factory=dict)
+    """Live workers by what they offer."""
+    slots: int = 0
+    """How many jobs they run at once."""
+
+    @property
+    def oldest_pending(self) -> float:
+        """How long the longest-waiting due job of any priority has been due."""
+        return max(self.oldest.values())
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shield.errors import DatabaseUnavailable
 from shield.jobs.choice import Out
-from shield.jobs.model import FLEET, JobId, Priority
+from shield.jobs.model import FLEET, JobId, Priority, Swept
 from shield.jobs.registry import Workers
 from shield.jobs.repository import JobRepository
 from shield.jobs.streams import StreamsAway
@@ -63,6 +63,7 @@ class Relay:
         settings: `relay`, `refill`, `lease`, and the limits.
         runner: whose jobs.
         published: told how many hints went out, for metrics.
+        swept: told what a sweep did, for metrics.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Relay:
         *,
         runner: str = FLEET,
         published: Callable[[int], None] = lambda _: None,
+        swept: Callable[[Swept], None] = lambda _: None,
     ) -> None:
         self._jobs = JobRepository(engine, settings)
         self._workers = Workers(engine, settings)
@@ -80,6 +82,7 @@ class Relay:
         self._settings = settings
         self._runner = runner
         self._told = published
+        self._tell_swept = swept
         self._wake = asyncio.Event()
         self._published = 0
         self._more = False
@@ -165,7 +168,8 @@ class Relay:
     async def _sweep_now_and_then(self, stop: asyncio.Event) -> None:
         while not await wait(stop, self._pause(self._settings.lease)):
             with contextlib.suppress(DatabaseUnavailable):
-                await self._jobs.sweep(self._runner)
+                if (swept := await self._jobs.sweep(self._runner)) is not None:
+                    self._tell_swept(swept)
                 await self._workers.forget_dead()
 
     async def _wake_when(self, stop: asyncio.Event) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from shield.database.engine import database_errors
 from shield.database.fence import require_fence
 from shield.errors import DatabaseUnavailable, JobCancelled, JobEnded, ShieldError, UnknownJob
-from shield.jobs import choice, claims, intake, sweeps
+from shield.jobs import choice, claims, intake, stats, sweeps
 from shield.jobs.choice import Chosen, Out
 from shield.jobs.model import (
     FLEET,
@@ -62,11 +62,6 @@ _TO_CANCEL = text(f"""
      WHERE id = :id AND principal = :principal FOR NO KEY UPDATE""")  # noqa: S608
 _ASK_CANCEL = text(f"""
     UPDATE jobs SET cancel_requested_at = coalesce(cancel_requested_at, now()), updated_at = now() WHERE id = :id RETURNING {COLUMNS}""")  # noqa: S608
-_STATS = text("""
-    SELECT count(*) FILTER (WHERE status = 'pending') AS pending, count(*) FILTER (WHERE status = 'processing' AND NOT parked) AS processing,
-           count(*) FILTER (WHERE parked) AS parked,
-           coalesce(greatest(extract(epoch FROM now() - min(available_at) FILTER (WHERE status = 'pending')), 0), 0) AS oldest
-      FROM jobs WHERE status IN ('pending', 'processing')""")
 
 
 class JobRepository:
@@ -279,11 +274,10 @@ class JobRepository:
         async with self._transaction() as connection:
             return await sweeps.abandon_leases(connection, runner)
 
-    async def stats(self) -> QueueStats:
+    async def stats(self, runner: str = FLEET) -> QueueStats:
         """The queue in numbers."""
         async with self._transaction() as connection:
-            row = (await connection.execute(_STATS)).one()
-        return QueueStats(pending=row.pending, processing=row.processing, parked=row.parked, oldest_pending=float(row.oldest))
+            return await stats.stats(connection, runner, self._settings)
 
 
 async def fenced(connection: AsyncConnection, claim: Claim) -> None:

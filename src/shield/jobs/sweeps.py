@@ -63,8 +63,15 @@ async def sweep(connection: AsyncConnection, runner: str, settings: JobSettings)
     expired = await _end_all(connection, _LATE, Status.FAILED, deadline_exceeded)
     exhausted = await _end_all(connection, _EXHAUSTED, Status.FAILED, _given_up, runner=runner)
     removed = await connection.execute(_RETIRE, {"retention": settings.retention, "keep": settings.idempotency_keep})
+    ended = (*cancelled, *expired, *exhausted)
     return Swept(
-        cancelled=cancelled, expired=expired, exhausted=exhausted, unparked=await unpark(connection, runner), removed=removed.rowcount
+        cancelled=len(cancelled),
+        expired=len(expired),
+        exhausted=len(exhausted),
+        unparked=await unpark(connection, runner),
+        removed=removed.rowcount,
+        lapsed=sum(lapsed for _, lapsed in ended),
+        ended=tuple(job for job, _ in ended),
     )
 
 
@@ -78,14 +85,17 @@ async def abandon_leases(connection: AsyncConnection, runner: str) -> int:
     return (await connection.execute(_ABANDON, {"runner": runner})).rowcount
 
 
-async def _end_all(connection: AsyncConnection, due: TextClause, status: Status, why: Callable[[Job], ShieldError], **values: str) -> int:
-    rows = (await connection.execute(due, values)).mappings().all()
-    for row in rows:
+async def _end_all(
+    connection: AsyncConnection, due: TextClause, status: Status, why: Callable[[Job], ShieldError], **values: str
+) -> list[tuple[Job, bool]]:
+    """End what is due; each job, and whether it was running under a lease that had run out."""
+    ended = []
+    for row in (await connection.execute(due, values)).mappings().all():
         job = job_of(row)
         crashed = int(row["lapsed"] and status is Status.FAILED)
         job = dataclasses.replace(job, crashes=job.crashes + crashed)
-        await end(connection, job.id, status, error=why(job), crashed=crashed)
-    return len(rows)
+        ended.append((await end(connection, job.id, status, error=why(job), crashed=crashed), row["lapsed"]))
+    return ended
 
 
 def deadline_exceeded(job: Job) -> DeadlineExceeded:

@@ -161,10 +161,27 @@ class _Circuit:
         self._context.set_state(OpenedState(self._service))
 
 
-class Breakers:
-    """The circuit breakers of a process, one for each of `services`."""
+Observed = Callable[[str, float | None, Exception | None], None]
+"""Told of each call: service, seconds (None: refused before it began), and the error it ended with; must not fail."""
 
-    def __init__(self, settings: BreakerSettings, clock: Callable[[], float] = time.monotonic, services: Sequence[str] = SERVICES) -> None:
+
+def _nobody(_service: str, _seconds: float | None, _error: Exception | None) -> None:
+    """Nobody is told."""
+
+
+class Breakers:
+    """The circuit breakers of a process, one for each of `services`; `observed` counts the calls that were not cancelled."""
+
+    def __init__(
+        self,
+        settings: BreakerSettings,
+        clock: Callable[[], float] = time.monotonic,
+        services: Sequence[str] = SERVICES,
+        *,
+        observed: Observed = _nobody,
+    ) -> None:
+        self._clock = clock
+        self._observed = observed
         pause = settings.pause.total_seconds()
         self._circuits = {name: _Circuit(name, settings.threshold, pause, clock) for name in services}
 
@@ -176,7 +193,12 @@ class Breakers:
             Exception: whatever `fn` raises, unchanged.
         """
         circuit = self._circuits[service]
-        period = circuit.admit()
+        try:
+            period = circuit.admit()
+        except CircuitOpen as refused:
+            self._observed(service, None, refused)
+            raise
+        began = self._clock()
         error: Exception | None = None
         meaning = _Meaning.NEUTRAL  # stays so when the call is cancelled
         try:
@@ -189,9 +211,11 @@ class Breakers:
                     span.set_status(StatusCode.ERROR, type(raised).__name__)  # never its message, which may quote a document
                     raise
             meaning = _Meaning.SUCCESS
+            self._observed(service, self._clock() - began, None)
             return result
         except Exception as raised:
             error, meaning = raised, _meaning(service, raised)
+            self._observed(service, self._clock() - began, raised)
             raise
         finally:
             circuit.settle(period, error, meaning)

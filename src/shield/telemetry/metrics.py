@@ -1,14 +1,15 @@
 """The metrics of a process, in a registry of its own.
 
 `tool_calls_total`, `tool_duration_seconds` and `circuit_breaker_state` are fixed names that SLOs, canaries and dashboards build
-on; everything else is `shield_*`. Labels are bounded: a tool's registered name (else `unknown`), an error's code, a route's
-template, an HTTP method of RFC 9110 (else `OTHER`); never an id, an address or a principal. Series of declared tools
-exist from the start, so that the first error counts as an increase.
+on; everything else is `shield_*` (the table is in `series.py`). A process shows the series of its role only. Labels are bounded: a tool's
+registered name (else `unknown`), an error's code, a route's template, an HTTP method of RFC 9110 (else `OTHER`); never an id, an address
+or a principal. Series of declared tools exist from the start, so that the first error counts as an increase.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -18,13 +19,14 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.registry import Collector
 
 from shield import __version__
-from shield.errors import ShieldError
+from shield.errors import RetriesExhausted, ShieldError, leaf_errors
+from shield.telemetry import series
+from shield.telemetry.series import Role, Series
 
-CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-JOB_BUCKETS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
-
+OK = "ok"
 UNKNOWN = "unknown"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_OFFERS = frozenset({"browser", "ocr"})
 _PLAIN = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -38,75 +40,119 @@ class BreakerStates(Protocol):
         """Whether a service refused our credential or model when it was last heard of; called from the scraping thread."""
 
 
+@dataclass(frozen=True)
+class QueueGauges:
+    """The queue and the fleet at one moment."""
+
+    jobs: Mapping[str, int]
+    """Jobs by status."""
+    oldest: Mapping[str, float]
+    """Seconds that the oldest job that could begin has waited, by priority; 0 = none waits."""
+    unpublished: float = 0.0
+    """The same of those without a hint."""
+    graph_waiting: int = 0
+    graph_oldest: float = 0.0
+    workers: Mapping[frozenset[str], int] | None = None
+    """Live workers by what they offer."""
+    slots: int = 0
+
+
 class _StateCollector(Collector):
     """`circuit_breaker_state`, read when it is scraped; PostgreSQL and Redis, which have no breaker, show their last probe."""
 
     def __init__(self, breakers: BreakerStates | None) -> None:
-        self._breakers = breakers
+        self.breakers = breakers
         self._probes: dict[str, int] = {}
 
     def probed(self, service: str, up: bool) -> None:
         self._probes[service] = 0 if up else 2
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        family = GaugeMetricFamily("circuit_breaker_state", "0 closed, 1 half-open, 2 open.", labels=["service"])
-        states = self._breakers.states() if self._breakers else {}
-        for service, state in {**states, **self._probes}.items():
-            family.add_metric([service], state)
-        yield family
-        refused = GaugeMetricFamily(
-            "shield_dependency_misconfigured", "1 while a dependency refuses our credential or does not know our model.", labels=["service"]
-        )
-        for service, is_misconfigured in (self._breakers.misconfigured() if self._breakers else {}).items():
-            refused.add_metric([service], int(is_misconfigured))
-        yield refused
+        states = self.breakers.states() if self.breakers else {}
+        yield _family(series.BREAKER, {(service,): state for service, state in {**states, **self._probes.copy()}.items()})
+        misconfigured = self.breakers.misconfigured() if self.breakers else {}
+        yield _family(series.MISCONFIGURED, {(service,): int(refused) for service, refused in misconfigured.items()})
+
+
+class _QueueCollector(Collector):
+    """The queue's gauges from one look at the database: all of one moment, and none while it does not answer."""
+
+    def __init__(self, role: Role) -> None:
+        self._role = role
+        self.latest: QueueGauges | None = None
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        seen = self.latest
+        if seen is None:
+            return
+        workers: dict[tuple[str, ...], float] = {("none",): 0}
+        for offers, count in (seen.workers or {}).items():
+            label = (_offers(offers),)
+            workers[label] = workers.get(label, 0) + count
+        values: list[tuple[Series, Mapping[tuple[str, ...], float]]] = [
+            (series.JOBS, {(status,): count for status, count in seen.jobs.items()}),
+            (series.QUEUE_AGE, {(priority,): age for priority, age in seen.oldest.items()}),
+            (series.UNPUBLISHED, {(): seen.unpublished}),
+            (series.GRAPH_WAITING, {(): seen.graph_waiting}),
+            (series.GRAPH_AGE, {(): seen.graph_oldest}),
+            (series.FLEET_WORKERS, workers),
+            (series.FLEET_SLOTS, {(): seen.slots}),
+        ]
+        yield from (_family(item, samples) for item, samples in values if self._role in item.where)
 
 
 class Metrics:
-    """What a process counts. Safe to use from any thread."""
+    """What a process counts. Safe to use from any thread; what its role does not show is counted for nobody."""
 
-    def __init__(self, breakers: BreakerStates | None = None, *, version: str = __version__) -> None:
+    def __init__(self, breakers: BreakerStates | None = None, *, version: str = __version__, role: Role = Role.UP) -> None:
         self.registry = CollectorRegistry()
+        self._role = role
         self._tools: frozenset[str] = frozenset()
+        self._codes = frozenset(leaf_errors())
         self._states = _StateCollector(breakers)
+        self._queue = _QueueCollector(role)
         self.registry.register(self._states)
+        self.registry.register(self._queue)
         ProcessCollector(registry=self.registry)
+        self._calls = self._counter(series.TOOL_CALLS)
+        self._call_seconds = self._histogram(series.TOOL_SECONDS)
+        self._tool_errors = self._counter(series.TOOL_ERRORS)
+        self._requests = self._counter(series.REQUESTS)
+        self._request_seconds = self._histogram(series.REQUEST_SECONDS)
+        self._jobs_finished = self._counter(series.JOBS_FINISHED)
+        self._jobs_failed = self._counter(series.JOBS_FAILED)
+        self._jobs_failed.labels(RetriesExhausted.code)
+        self._job_seconds = self._histogram(series.JOB_SECONDS)
+        self._lease_expiries = self._counter(series.LEASE_EXPIRIES)
+        self._stage_seconds = self._histogram(series.STAGE_SECONDS)
+        self._documents = self._counter(series.DOCUMENTS)
+        self._crawl_pages = self._counter(series.CRAWL_PAGES)
+        self._graph_steps = self._counter(series.GRAPH_STEPS)
+        self._writer_wait = self._histogram(series.WRITER_WAIT)
+        self._llm_tokens = self._counter(series.LLM_TOKENS)
+        self._embedding_tokens = self._counter(series.EMBEDDING_TOKENS)
+        self._dependency_calls = self._counter(series.DEPENDENCY_CALLS)
+        self._dependency_seconds = self._histogram(series.DEPENDENCY_SECONDS)
+        self._webhooks = self._counter(series.WEBHOOKS)
+        self._hints = self._counter(series.HINTS)
+        self._slots = self._gauge(series.SLOTS)
+        self._busy_slots = self._gauge(series.BUSY_SLOTS)
+        self._memory = self._gauge(series.MEMORY)
+        self._above = self._gauge(series.ABOVE_CEILING)
+        self._loop_lag = self._gauge(series.LOOP_LAG)
+        self._gauge(series.BUILD).labels(version).set(1)
 
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(name, text, labels, registry=self.registry)
+    def _counter(self, item: Series) -> Counter:
+        return Counter(item.name, item.meaning, item.labels, registry=self._registry_of(item))
 
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(name, text, labels, registry=self.registry)
+    def _gauge(self, item: Series) -> Gauge:
+        return Gauge(item.name, item.meaning, item.labels, registry=self._registry_of(item))
 
-        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+    def _histogram(self, item: Series) -> Histogram:
+        return Histogram(item.name, item.meaning, item.labels, buckets=item.buckets, registry=self._registry_of(item))
 
-        self._calls = counter("tool_calls_total", "MCP tool calls; status is started, success or error.", "tool_name", "status")
-        self._call_seconds = histogram("tool_duration_seconds", "Duration of MCP tool calls.", CALL_BUCKETS, "tool_name")
-        self._tool_errors = counter(
-            "shield_tool_errors_total", "Failed tool calls; fault is caller, dependency or server.", "tool_name", "code", "fault"
-        )
-        self._requests = counter("shield_http_requests_total", "HTTP requests.", "route", "method", "status")
-        self._request_seconds = histogram(
-            "shield_http_request_duration_seconds", "Duration of HTTP requests.", CALL_BUCKETS, "route", "method"
-        )
-        self._jobs = gauge("shield_jobs", "Jobs in the queue now.", "status")
-        self._oldest = gauge("shield_queue_oldest_seconds", "Age of the oldest job that waits.")
-        self._job_seconds = histogram("shield_job_duration_seconds", "Duration of ended jobs.", JOB_BUCKETS, "kind", "outcome")
-        self._jobs_finished = counter("shield_jobs_finished_total", "Ended jobs.", "kind", "status")
-        self._documents = counter("shield_documents_total", "Documents and pages of jobs, by what became of them.", "status")
-        self._llm_tokens = counter(
-            "shield_llm_tokens_total",
-            "Tokens of language models; purpose is extract, summarize or answer, direction in or out.",
-            "purpose",
-            "direction",
-        )
-        self._embedding_tokens = counter("shield_embedding_tokens_total", "Tokens that embedding endpoints counted.")
-        self._webhooks = counter("shield_webhook_deliveries_total", "Tries of completion webhooks, by how they ended.", "result")
-        self._hints = counter("shield_relay_hints_total", "Hints that the relay of this process published.")
-        self._memory = gauge("shield_worker_memory_bytes", "Resident memory of a worker and its children.")
-        self._above = gauge("shield_worker_memory_above_ceiling", "1 while a worker begins no job because of its memory.")
-        gauge("shield_build_info", "Always 1; the version is the label.", "version").labels(version).set(1)
+    def _registry_of(self, item: Series) -> CollectorRegistry | None:
+        return self.registry if self._role in item.where else None
 
     # -- tools --------------------------------------------------------------------------------------------------------
 
@@ -129,10 +175,13 @@ class Metrics:
         self._calls.labels(name, "error" if error else "success").inc()
         self._call_seconds.labels(name).observe(seconds)
         if error:
-            self._tool_errors.labels(name, error.code, str(error.fault)).inc()
+            self._tool_errors.labels(name, self._code(error.code), str(error.fault)).inc()
 
     def _known(self, tool: str) -> str:
         return tool if tool in self._tools else UNKNOWN
+
+    def _code(self, code: str | None) -> str:
+        return OK if code is None else code if code in self._codes else UNKNOWN
 
     # -- HTTP ---------------------------------------------------------------------------------------------------------
 
@@ -144,22 +193,42 @@ class Metrics:
 
     # -- jobs ---------------------------------------------------------------------------------------------------------
 
-    def queue(self, jobs: Mapping[str, int], oldest_seconds: float) -> None:
-        """How many jobs there are by status now, and how long the oldest has waited (0 = none waits)."""
-        for status, count in jobs.items():
-            self._jobs.labels(status).set(count)
-        self._oldest.set(oldest_seconds)
+    def queue(self, seen: QueueGauges | None) -> None:
+        """What a look at the queue has shown; None if the database did not answer."""
+        self._queue.latest = seen
 
-    def job_finished(self, kind: str, status: str, seconds: float, outcome: str | None = None) -> None:
-        """A job has ended; without an `outcome` (complete, partial) its status says how."""
+    def job_finished(self, kind: str, status: str, seconds: float, outcome: str | None = None, code: str | None = None) -> None:
+        """A job has ended; without an `outcome` (complete, partial) its status says how, and if it failed, `code` says why."""
         self._jobs_finished.labels(kind, status).inc()
         self._job_seconds.labels(kind, outcome or status).observe(seconds)
+        if status == "failed":
+            self._jobs_failed.labels(self._code(code)).inc()
+
+    def lease_expired(self, count: int = 1) -> None:
+        """The lease of a running job had run out."""
+        self._lease_expiries.inc(count)
+
+    def stage(self, stage: str, seconds: float) -> None:
+        """A run of a job left a stage."""
+        self._stage_seconds.labels(stage).observe(seconds)
 
     def document(self, status: str, count: int = 1) -> None:
         """Documents or pages of a job were stored, unchanged, failed, skipped or deleted."""
         self._documents.labels(status).inc(count)
 
-    # -- models -------------------------------------------------------------------------------------------------------
+    def crawl_page(self, code: str | None) -> None:
+        """A page of a crawl has its outcome; without a code it is known now."""
+        self._crawl_pages.labels(self._code(code)).inc()
+
+    def graph_step(self, operation: str, result: str) -> None:
+        """A try of a graph step ended."""
+        self._graph_steps.labels(operation, result).inc()
+
+    def writer_waited(self, seconds: float) -> None:
+        """A graph step begins; it could have begun that long ago."""
+        self._writer_wait.observe(seconds)
+
+    # -- models and other dependencies --------------------------------------------------------------------------------
 
     def llm_tokens(self, purpose: str, tokens_in: int, tokens_out: int) -> None:
         """A call to a language model ended."""
@@ -170,6 +239,21 @@ class Metrics:
         """A call to an embedding endpoint ended."""
         self._embedding_tokens.inc(tokens)
 
+    def dependency_call(self, service: str, seconds: float | None, error: Exception | None) -> None:
+        """A call behind a breaker ended, with `error` or well; without `seconds` it was refused before it began."""
+        code = self._code(error.code) if isinstance(error, ShieldError) else UNKNOWN if error else OK
+        self._dependency_calls.labels(service, code).inc()
+        if seconds is not None:
+            self._dependency_seconds.labels(service).observe(seconds)
+
+    def circuits(self, breakers: BreakerStates) -> None:
+        """Show the states of these circuits from now on."""
+        self._states.breakers = breakers
+
+    def probed(self, service: str, up: bool) -> None:
+        """PostgreSQL or Redis was asked whether it is there."""
+        self._states.probed(service, up)
+
     def webhook(self, result: str) -> None:
         """A completion webhook was delivered, will be retried, or failed for good."""
         self._webhooks.labels(result).inc()
@@ -178,19 +262,36 @@ class Metrics:
         """The relay of this process published hints."""
         self._hints.inc(count)
 
+    # -- the process --------------------------------------------------------------------------------------------------
+
+    def worker(self, slots: int, busy: Callable[[], int]) -> None:
+        """The worker of this process has that many slots; `busy` is asked at each scrape, in the scraping thread."""
+        self._slots.set(slots)
+        self._busy_slots.set_function(busy)
+
     def memory(self, bytes_used: int, above: bool) -> None:
         """A worker measured itself and its children."""
         self._memory.set(bytes_used)
         self._above.set(above)
 
-    # -- dependencies and exposition ----------------------------------------------------------------------------------
-
-    def probed(self, service: str, up: bool) -> None:
-        """PostgreSQL or Redis was asked whether it is there."""
-        self._states.probed(service, up)
+    def loop(self, lag: Callable[[], float]) -> None:
+        """The event loop's lag in seconds, asked at each scrape, in the scraping thread."""
+        self._loop_lag.set_function(lag)
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """All series as text, and its content type: OpenMetrics if `accept` asks for it, else Prometheus' plain format."""
         if "application/openmetrics-text" in accept:
             return generate_openmetrics(self.registry), OPENMETRICS  # type: ignore[no-untyped-call]
         return generate_latest(self.registry), _PLAIN
+
+
+def _family(item: Series, samples: Mapping[tuple[str, ...], float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(item.name, item.meaning, labels=item.labels)
+    for labels, value in samples.items():
+        family.add_metric(list(labels), value)
+    return family
+
+
+def _offers(offers: frozenset[str]) -> str:
+    """A worker's offers as one label; another release may offer what this one does not know."""
+    return ("+".join(sorted(offers)) or "none") if offers <= _OFFERS else "other"

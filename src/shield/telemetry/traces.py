@@ -6,7 +6,8 @@ which may quote a document; they hold its type.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from opentelemetry import context, trace
@@ -30,21 +31,29 @@ def trace_id() -> str | None:
 
 
 class StageSpans:
-    """Spans that follow one another below the current one: each begins where the last one ended."""
+    """Spans that follow one another below the current one: each begins where the last one ended.
 
-    def __init__(self) -> None:
+    `observed` is told each stage that ended and its seconds, for the metrics.
+    """
+
+    def __init__(self, observed: Callable[[str, float], None] = lambda _stage, _seconds: None) -> None:
+        self._observed = observed
         self._open: Span | None = None
+        self._stage = ""
+        self._began = 0.0
 
-    def begin(self, name: str) -> None:
+    def begin(self, stage: str) -> None:
         """End the open span, if any, and begin the next one."""
         self.end()
-        self._open = trace.get_tracer("shield").start_span(name)
+        self._open = trace.get_tracer("shield").start_span(f"stage {stage}")
+        self._stage, self._began = stage, time.monotonic()
 
     def end(self) -> None:
         """End the open span, if any."""
         if self._open is not None:
             self._open.end()
             self._open = None
+            self._observed(self._stage, time.monotonic() - self._began)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -66,13 +67,20 @@ class Handler(Protocol):
 
 
 class JobContext:
-    """One run of one job."""
+    """One run of one job; `staged` is told each stage that ended and its seconds."""
 
-    def __init__(self, claim: Claim, repository: JobRepository, events: EventSink, settings: JobSettings) -> None:
+    def __init__(
+        self,
+        claim: Claim,
+        repository: JobRepository,
+        events: EventSink,
+        settings: JobSettings,
+        staged: Callable[[str, float], None] = lambda _stage, _seconds: None,
+    ) -> None:
         self.claim = claim
         self.stage = claim.job.stage
         self.latest = claim.job.progress
-        self.spans = StageSpans()
+        self.spans = StageSpans(staged)
         self._repository = repository
         self._events = events
         self._pause = settings.progress.total_seconds()
@@ -109,7 +117,7 @@ class JobContext:
         """
         moved = stage is not None and stage is not self.stage
         if stage is not None and (moved or self._reports == 0):
-            self.spans.begin(f"stage {stage}")
+            self.spans.begin(stage)
         self.stage = stage or self.stage
         self.latest = advanced(self.latest, **changes)
         self._reports += 1

@@ -14,7 +14,8 @@ import asyncio
 import contextlib
 import random
 import socket
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+import time
+from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -32,6 +33,7 @@ from shield.settings import JobSettings
 from shield.worker.attempt import Attempt
 from shield.worker.context import Draining, Handler, JobContext
 from shield.worker.memory import Ceiling
+from shield.worker.observer import Observer
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +56,7 @@ class Worker:
         offers: frozenset[str] = frozenset(),
         worker_id: WorkerId | None = None,
         runner: str = FLEET,
-        ended: Callable[[Job], None] = lambda _: None,
+        observer: Observer | None = None,
         hints: Hints | None = None,
         registry: Workers | None = None,
         ceiling: Ceiling | None = None,
@@ -69,7 +71,7 @@ class Worker:
             offers: the needs this worker can meet (`browser`, `ocr`).
             worker_id: a name no other process has, the same that `hints` reads under; made up by default.
             runner: whose jobs to run.
-            ended: called with each job that reached an end state here (for metrics); must not fail.
+            observer: told what happens, for metrics.
             hints: where it hears of jobs; None = it looks for them in the database. Closed when `run` ends.
             registry: where it says that it lives; None = nobody needs to know.
             ceiling: says whether there is memory for another job; None = always.
@@ -81,7 +83,7 @@ class Worker:
         self._events = events
         self._offers = offers
         self._runner = runner
-        self._ended = ended
+        self._observer = observer or Observer()
         self._hints = hints
         self._registry = registry
         self._ceiling = ceiling
@@ -91,6 +93,7 @@ class Worker:
         self._running: dict[JobId, asyncio.Task[None]] = {}
         self._heard_at: float | None = None
         self._database_away = False
+        self._announced_at: float | None = None
 
     # -- what others call ---------------------------------------------------------------------------------------------
 
@@ -108,6 +111,12 @@ class Worker:
     def uses_hints(self) -> bool:
         """Whether it hears of jobs through Redis just now."""
         return self._hints is not None and self._hints.there
+
+    @property
+    def registered(self) -> bool:
+        """Whether its row was written within the last lease, so that the others count on it. Safe to call from any thread."""
+        at = self._announced_at
+        return at is not None and time.monotonic() - at < self._settings.lease.total_seconds()
 
     def notify(self, job_id: JobId | None = None) -> None:
         """Look at once instead of at the next tick: for work, or, with the id of a job running here, for a cancel."""
@@ -149,9 +158,11 @@ class Worker:
     # -- slots --------------------------------------------------------------------------------------------------------
 
     def _attempt(self, claim: Claim) -> Attempt:
-        context = JobContext(claim, self._repository, self._events, self._settings)
+        if claim.lapsed:
+            self._observer.lapsed()
+        context = JobContext(claim, self._repository, self._events, self._settings, self._observer.stage)
         handler = self._handlers[claim.job.kind]
-        attempt = Attempt(context, handler, self._repository, self._settings, stopping=self._stopping, ended=self._ended)
+        attempt = Attempt(context, handler, self._repository, self._settings, stopping=self._stopping, ended=self._observer.ended)
         self._attempts[claim.job.id] = attempt
         return attempt
 
@@ -250,6 +261,7 @@ class Worker:
             slots = 0 if self._ceiling is not None and self._ceiling.above else self._settings.slots
             with contextlib.suppress(DatabaseUnavailable):
                 await registry.announce(WorkerInfo(self.id, slots, self._offers, __version__, self._runner))
+                self._announced_at = time.monotonic()
             await wait(self._stopping, self._settings.heartbeat.total_seconds())
 
     async def _sweep_now_and_then(self) -> None:
@@ -259,7 +271,10 @@ class Worker:
                 swept = await self._repository.sweep(self._runner)
             except DatabaseUnavailable:
                 continue
-            if swept is not None and swept.unparked:
+            if swept is None:
+                continue
+            self._observer.swept(swept)
+            if swept.unparked:
                 self._wake.set()
 
     async def _stop_when(self, stop: asyncio.Event) -> None:
@@ -271,6 +286,7 @@ class Worker:
         """Take no more work: hints go to others, and nobody counts on these slots."""
         if self._hints is not None:
             await self._hints.close()
+        self._announced_at = None
         if self._registry is not None:
             with contextlib.suppress(DatabaseUnavailable, TimeoutError):
                 async with asyncio.timeout(self._settings.drain.total_seconds()):

@@ -55,6 +55,8 @@ class Tools:
     """Counts an outcome by its status, for metrics."""
     stages: Stages = field(default_factory=Stages)
     """How many jobs may fetch, and how many documents be indexed, at once."""
+    page: Callable[[str | None], None] = lambda _: None
+    """Counts a crawl's page by the code of its outcome, for metrics."""
 
 
 class CrawlHandler:
@@ -70,7 +72,7 @@ class CrawlHandler:
         """Crawl, or go on where an earlier run stopped."""
         base = await self._tools.bases.by_id(context.job.knowledge_base_id)
         tally = await Tally.of(self._tools.jobs, context.job.id)
-        vanishing = Vanishing(self._tools.engine, self._tools.deletion, context, base, tally, self._tools.counted)
+        vanishing = Vanishing(self._tools.engine, self._tools.deletion, context, base, tally=tally, counted=self._tools.counted)
         if context.stage is not Stage.GRAPH:
             if not tally.outcomes and context.job.retry_of is not None:
                 await _take_over(self._tools, context, tally)
@@ -117,7 +119,7 @@ class _Pages:
     async def unchanged(self, number: int, fetched: Fetched, known: Known) -> bool:
         """Keep the document of a page that is as it was."""
         fence = _fence(self._context)
-        kept = await keep(self._tools.engine, self._base, known.document_id, known.revision, fetched.fetched_at, fence)
+        kept = await keep(self._tools.engine, self._base, known.document_id, known.revision, fetched_at=fetched.fetched_at, job=fence)
         if kept is None:
             return False
         await self._stored(number, fetched, kept)
@@ -159,6 +161,7 @@ class _Pages:
 
     async def _record_outcome(self, outcome: DocumentOutcome) -> None:
         await _record(self._tools, self._context, self._tally, outcome)
+        self._tools.page(outcome.code)
         await self._context.progress(pages_fetched=self._tally.counted, **self._tally.numbers())
 
 

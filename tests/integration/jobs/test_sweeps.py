@@ -60,7 +60,7 @@ class TestDeadline:
         await rows.make_late(late)
         await jobs.request_cancel("ada", unwanted)
         await rows.lapse(unwanted)
-        assert await jobs.sweep() == Swept(expired=1, cancelled=1)
+        assert await jobs.sweep() == Swept(expired=1, cancelled=1, lapsed=1)
 
 
 async def test_the_budgets_and_parked_jobs_of_another_runner_are_left_alone(jobs: JobRepository, rows: Rows) -> None:
@@ -68,7 +68,7 @@ async def test_the_budgets_and_parked_jobs_of_another_runner_are_left_alone(jobs
     await rows.run("UPDATE jobs SET crashes = max_crashes WHERE id = :id", id=worn)
     await rows.lapse(worn)
     assert await jobs.sweep() == Swept()
-    assert await jobs.sweep(POD) == Swept(exhausted=1, unparked=1)
+    assert await jobs.sweep(POD) == Swept(exhausted=1, unparked=1, lapsed=1)
     assert (await jobs.get("ada", waiting)).status is Status.PENDING
 
 
@@ -77,7 +77,7 @@ async def test_a_cancel_that_met_no_worker_is_carried_out(jobs: JobRepository, r
     await jobs.request_cancel("ada", job_id)
     assert await jobs.sweep() == Swept()  # its worker may still answer
     await rows.lapse(job_id)
-    assert await jobs.sweep() == Swept(cancelled=1)
+    assert await jobs.sweep() == Swept(cancelled=1, lapsed=1)
     job = await jobs.get("ada", job_id)
     assert (job.status, job.crashes) == (Status.CANCELLED, 0)
 

@@ -25,6 +25,7 @@ from shield.jobs.model import Job, JobKind, Stage, Status
 from shield.jobs.repository import JobRepository
 from shield.worker.attempt import cause
 from shield.worker.context import Completed, Ending, Failed, JobContext, Parked
+from shield.worker.observer import Observer
 from tests.integration.jobs.support import OTHER, Rows, a_request, job_settings
 from tests.integration.worker.conftest import Outage
 from tests.integration.worker.support import Scripted, a_worker, complete, deaf, ended, eventually, running, until_told
@@ -277,7 +278,7 @@ class TestLoop:
         metered: list[Job] = []
         job = await jobs.accept(a_request())
         with events.subscribe(job.id) as subscription:
-            async with running(a_worker(jobs, Scripted(script), events=events, ended=metered.append)):
+            async with running(a_worker(jobs, Scripted(script), events=events, observer=Observer(ended=metered.append))):
                 seen = [event for _ in range(2) if (event := await subscription.next(5))]
         assert [(event.id, event.name, event.data["stage"]) for event in seen] == [("1-1", "progress", "convert"), ("1-2", "end", "done")]
         assert [done.id for done in metered] == [job.id]

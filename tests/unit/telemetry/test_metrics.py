@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 import urllib.error
@@ -10,10 +11,11 @@ import urllib.request
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from shield.errors import ConfigInvalid, DependencyUnavailable, InvalidRequest
+from shield.errors import CircuitOpen, ConfigInvalid, DependencyUnavailable, InvalidRequest
 from shield.resilience import Breakers
 from shield.settings import BreakerSettings
-from shield.telemetry.metrics import Metrics
+from shield.telemetry.metrics import Metrics, QueueGauges
+from shield.telemetry.series import LABELS, SERIES, Role
 from shield.telemetry.server import MetricsServer
 
 
@@ -70,19 +72,115 @@ def test_labels_stay_bounded_whatever_callers_send() -> None:
     assert len(samples(metrics)) - before < 30
 
 
-def test_jobs_documents_and_the_queue_have_their_numbers() -> None:
+def test_jobs_and_what_becomes_of_them_have_their_numbers() -> None:
     metrics = Metrics(version="1.2.3")
-    metrics.queue({"pending": 3, "processing": 1}, 12.5)
     metrics.job_finished("crawl", "completed", 4.0, "partial")
-    metrics.job_finished("crawl", "failed", 4.0)
+    metrics.job_finished("crawl", "failed", 4.0, code="job.retries_exhausted")
+    metrics.stage("index", 3.0)
+    metrics.lease_expired()
+    metrics.crawl_page(None)
+    metrics.crawl_page("page.too_large")
+    metrics.crawl_page("of another release")
+    metrics.graph_step("add", "done")
     metrics.document("stored", 7)
-    assert value(metrics, "shield_jobs", status="pending") == 3
-    assert value(metrics, "shield_queue_oldest_seconds") == 12.5
     assert value(metrics, "shield_jobs_finished_total", kind="crawl", status="completed") == 1
     assert value(metrics, "shield_job_duration_seconds_count", kind="crawl", outcome="partial") == 1
     assert value(metrics, "shield_job_duration_seconds_count", kind="crawl", outcome="failed") == 1
+    assert value(metrics, "shield_jobs_failed_total", code="job.retries_exhausted") == 1
+    assert value(metrics, "shield_stage_duration_seconds_sum", stage="index") == 3
+    assert value(metrics, "shield_lease_expiries_total") == 1
+    assert value(metrics, "shield_crawl_pages_total", code="ok") == 1
+    assert value(metrics, "shield_crawl_pages_total", code="page.too_large") == 1
+    assert value(metrics, "shield_crawl_pages_total", code="unknown") == 1
+    assert value(metrics, "shield_graph_steps_total", operation="add", result="done") == 1
     assert value(metrics, "shield_documents_total", status="stored") == 7
     assert value(metrics, "shield_build_info", version="1.2.3") == 1
+
+
+SEEN = QueueGauges(
+    jobs={"pending": 3, "processing": 1, "parked": 0},
+    oldest={"high": 0.0, "normal": 12.5, "low": 0.0},
+    unpublished=7.5,
+    graph_waiting=2,
+    graph_oldest=3.5,
+    workers={frozenset({"browser"}): 2, frozenset({"quantum"}): 1},
+    slots=12,
+)
+
+
+def test_the_queue_is_shown_as_it_was_at_one_moment_and_not_at_all_while_the_database_is_away() -> None:
+    metrics = Metrics(role=Role.API)
+    assert value(metrics, "shield_jobs", status="pending") is None
+    metrics.queue(SEEN)
+    assert value(metrics, "shield_jobs", status="pending") == 3
+    assert value(metrics, "shield_queue_oldest_seconds", priority="normal") == 12.5
+    assert value(metrics, "shield_queue_unpublished_seconds") == 7.5
+    assert (value(metrics, "shield_graph_waiting"), value(metrics, "shield_graph_oldest_seconds")) == (2, 3.5)
+    workers = {offers: value(metrics, "shield_fleet_workers", offers=offers) for offers in ("browser", "other", "none")}
+    assert workers == {"browser": 2, "other": 1, "none": 0}
+    assert value(metrics, "shield_fleet_slots") == 12
+    metrics.queue(None)
+    assert value(metrics, "shield_jobs", status="pending") is None
+    assert value(metrics, "shield_fleet_slots") is None
+
+
+@pytest.mark.parametrize("role", Role)
+def test_a_process_shows_the_series_of_its_role_and_no_others(role: Role) -> None:
+    metrics = Metrics(Breakers(BreakerSettings()), role=role)
+    metrics.queue(SEEN)
+    shown = {family.name + ("_total" if family.type == "counter" else ""): family for family in metrics.registry.collect()}
+    ours = {name: family for name, family in shown.items() if not name.startswith("process_")}
+    assert set(ours) == {item.name for item in SERIES if role in item.where}
+    for item in SERIES:
+        if role in item.where:
+            assert (ours[item.name].type, ours[item.name].documentation) == (item.kind, item.meaning)
+
+
+def test_every_label_says_how_it_is_bounded() -> None:
+    assert {label for item in SERIES for label in item.labels} == set(LABELS)
+
+
+def test_slots_and_the_loops_lag_are_read_when_they_are_scraped() -> None:
+    metrics, busy = Metrics(role=Role.WORKER), ["a job"]
+    metrics.worker(4, lambda: len(busy))
+    metrics.loop(lambda: 0.25)
+    assert (value(metrics, "shield_worker_slots"), value(metrics, "shield_worker_busy_slots")) == (4, 1)
+    busy.clear()
+    assert value(metrics, "shield_worker_busy_slots") == 0
+    assert value(metrics, "shield_event_loop_lag_seconds") == 0.25
+
+
+async def test_calls_behind_a_breaker_are_counted_by_how_they_ended() -> None:
+    metrics = Metrics()
+    breakers = Breakers(BreakerSettings(threshold=1), observed=metrics.dependency_call)
+
+    async def answers() -> None:
+        """All is well."""
+
+    async def fails() -> None:
+        raise DependencyUnavailable
+
+    await breakers.call("llm", answers)
+    for error in (DependencyUnavailable, CircuitOpen, CircuitOpen):
+        with pytest.raises(error):
+            await breakers.call("llm", fails)
+    counted = {
+        code: value(metrics, "shield_dependency_calls_total", service="llm", code=code) for code in ("ok", DependencyUnavailable.code)
+    }
+    assert counted == {"ok": 1, DependencyUnavailable.code: 1}
+    assert value(metrics, "shield_dependency_calls_total", service="llm", code=CircuitOpen.code) == 2
+    assert value(metrics, "shield_dependency_call_duration_seconds_count", service="llm") == 2
+
+
+async def test_a_cancelled_call_is_not_counted() -> None:
+    metrics = Metrics()
+    breakers = Breakers(BreakerSettings(), observed=metrics.dependency_call)
+    call = asyncio.create_task(breakers.call("llm", asyncio.Event().wait))
+    await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert value(metrics, "shield_dependency_call_duration_seconds_count", service="llm") is None
 
 
 async def test_the_state_of_circuits_is_read_when_it_is_scraped() -> None:
