@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -49,15 +48,15 @@ from shield.errors import (
 )
 from shield.jobs.model import Claim
 from shield.settings import CrawlSettings
+from shield.sources.bounds import Bounds
 from shield.sources.browser.shell import needs_browser
 from shield.sources.fetch import HTML_TYPES, Fetched, Fetcher, Gate
 from shield.sources.frontier import FAILED, SKIPPED, Answer, Content, Frontier, Row
-from shield.sources.globs import Globs
 from shield.sources.model import Converted
 from shield.sources.revisit import NOT_MODIFIED, Gone, Known, Revisits
 from shield.sources.robots import Robots
 from shield.sources.sitemap import Seeds, Sitemaps
-from shield.sources.urls import Scope, canonical, origin
+from shield.sources.urls import canonical, origin
 
 _SKIPS = (RobotsDenied, RobotsDelayTooLong, PageDuplicate, PageExcluded)
 _START = 1
@@ -160,7 +159,7 @@ class Crawler:
         frontier = Frontier(self._engine, claim.job.id, claim.fence, max_pages=plan.max_pages, max_queued=self._settings.max_queued)
         if claim.job.retry_of is not None:
             await frontier.adopt(claim.job.retry_of)
-        bounds = _Bounds.of(plan)
+        bounds = _bounds(plan)
         revisits = self._revisits(claim, plan, bounds)
         await _Run(self._fetcher, self._robots, self._renderer, self._settings, frontier, plan, bounds, revisits, sink, checkpoint).crawl()
 
@@ -170,34 +169,17 @@ class Crawler:
         Raises:
             CrawlIncomplete: the crawl did not see the whole site.
         """
-        bounds = _Bounds.of(plan)
+        bounds = _bounds(plan)
         revisits = self._revisits(claim, plan, bounds)
         return [] if revisits is None else await revisits.gone(bounds.wanted, max_rows=plan.max_pages + self._settings.max_queued)
 
-    def _revisits(self, claim: Claim, plan: CrawlPlan, bounds: _Bounds) -> Revisits | None:
+    def _revisits(self, claim: Claim, plan: CrawlPlan, bounds: Bounds) -> Revisits | None:
         if plan.recipe is None:
             return None
         # The links that are kept of a page are those that its crawl could follow.
-        scope = [str(bounds.scope.start), sorted(map(repr, bounds.scope.exact)), sorted(map(repr, bounds.scope.below))]
-        what = [plan.recipe, plan.render, scope, sorted(plan.include), sorted(plan.exclude), self._settings.max_links]
-        recipe = hashlib.sha256(json.dumps(what).encode()).hexdigest()
+        what = "\n".join([plan.recipe, plan.render, bounds.name, str(self._settings.max_links)])
+        recipe = hashlib.sha256(what.encode()).hexdigest()
         return Revisits(self._engine, claim.job.knowledge_base_id, claim.job.id, start=canonical(plan.url), recipe=recipe)
-
-
-@dataclass(frozen=True)
-class _Bounds:
-    """Which addresses a crawl may visit, and which of them it wants."""
-
-    scope: Scope
-    include: Globs
-    exclude: Globs
-
-    @classmethod
-    def of(cls, plan: CrawlPlan) -> _Bounds:
-        return cls(Scope.of(plan.url, plan.allowed_domains), Globs(plan.include), Globs(plan.exclude))
-
-    def wanted(self, url: str) -> bool:
-        return url in self.scope and (not self.include or url in self.include) and url not in self.exclude
 
 
 @dataclass
@@ -210,7 +192,7 @@ class _Run:
     settings: CrawlSettings
     frontier: Frontier
     plan: CrawlPlan
-    bounds: _Bounds
+    bounds: Bounds
     revisits: Revisits | None
     sink: PageSink
     checkpoint: Checkpoint
@@ -380,6 +362,10 @@ class _Run:
             canonical=own if own != fetched.final_url else None,
             text_hash=page.text_hash,
         )
+
+
+def _bounds(plan: CrawlPlan) -> Bounds:
+    return Bounds.of(plan.url, plan.allowed_domains, plan.include, plan.exclude)
 
 
 def _canonical(link: str) -> str | None:

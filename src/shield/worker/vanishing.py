@@ -37,6 +37,7 @@ class Vanishing:
         deletion: Deletion,
         context: JobContext,
         base: KnowledgeBase,
+        *,
         tally: Tally,
         counted: Callable[[str], None],
     ) -> None:
