@@ -35,7 +35,9 @@ def recipe(kb: KnowledgeBase, converter: str, metadata: dict[str, object]) -> st
     return hashlib.sha256(whole.encode()).hexdigest()
 
 
-async def keep(engine: AsyncEngine, kb: KnowledgeBase, document: UUID, revision: int, fetched_at: datetime, job: JobFence) -> Stored | None:
+async def keep(
+    engine: AsyncEngine, kb: KnowledgeBase, document: UUID, revision: int, *, fetched_at: datetime, job: JobFence
+) -> Stored | None:
     """Keep a document in the revision that is live; None, and nothing done, if another one is, or none.
 
     `changed` is True if this very job stored it, before it was cut off.
