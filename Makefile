@@ -29,7 +29,7 @@ up: sync ## set everything up, build the samples, answer one question, and serve
 dev: sync ## a whole fleet on this machine: PostgreSQL, Valkey, Qdrant peer, orchestrator, MCP server, 2 workers; prints its URLs (ARGS=)
 	@$(RUN) python -m tests.fleet $(ARGS)
 
-generate: sync ## renew the generated files (API reference, OpenAPI, settings)
+generate: sync ## renew the generated files (API reference, OpenAPI, settings, metrics)
 	@$(RUN) python tools/generate_docs.py
 
 proof-fresh: ## clone into a bare Debian, empty caches: make up answers, make test passes (needs root and mmdebstrap)

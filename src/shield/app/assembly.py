@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shield import __version__
 from shield.app import probes
-from shield.app.observing import JobMetrics
+from shield.app.observing import JobMetrics, step_observer
 from shield.app.samples import SAMPLES
 from shield.auth import LOCAL
 from shield.database.engine import create_engine
@@ -215,7 +215,7 @@ def working(core: Core, stack: AsyncExitStack, *, runner: str = FLEET, scratch: 
     `scratch` is a directory of this process alone; by default one in the data directory, which has one owner.
     """
     settings = core.settings
-    graph = GraphRunner(core.engine, core.dsn, core.embedder, core.llm, settings)
+    graph = GraphRunner(core.engine, core.dsn, core.embedder, core.llm, settings, observer=step_observer(core.metrics))
     stack.push_async_callback(graph.close)
     converter = Converter(settings.file, scratch or settings.data_dir / "cache" / "convert", lanes=settings.worker.convert)
     stack.push_async_callback(converter.close)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from shield.jobs.model import Job, QueueStats, Swept
+from shield.knowledge.graph.model import Observer as StepObserver
 from shield.resilience.waiting import wait
 from shield.service.parts import Probe
 from shield.service.views import seconds_between
@@ -48,6 +49,11 @@ class JobMetrics:
         self._metrics.lease_expired(swept.lapsed)
         for job in swept.ended:
             self.ended(job)
+
+
+def step_observer(metrics: Metrics) -> StepObserver:
+    """What a graph runner is given."""
+    return StepObserver(step=metrics.graph_step, waited=metrics.writer_waited)
 
 
 async def watch(probes: Sequence[Probe], metrics: Metrics, settings: Settings, stop: asyncio.Event) -> None:

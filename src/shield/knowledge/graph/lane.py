@@ -25,7 +25,7 @@ from shield.errors import DatabaseUnavailable, LeaseLost, RetriesExhausted, Shie
 from shield.knowledge.graph import tasks
 from shield.knowledge.graph.child import Options
 from shield.knowledge.graph.extract import LlmExtractor, WriterAnswers
-from shield.knowledge.graph.model import GraphTask
+from shield.knowledge.graph.model import NOBODY, GraphTask, Observer
 from shield.knowledge.graph.process import table_model
 from shield.knowledge.graph.session import WriterSession
 from shield.knowledge.graph.turns import Turns
@@ -55,8 +55,10 @@ class WriterLane:
         embedder: TextEmbedder,
         extractor: LlmExtractor | None,
         turns: Turns,
+        observer: Observer = NOBODY,
     ) -> None:
         self._engine, self._settings, self._turns = engine, settings, turns
+        self._observer = observer
         self._holder = uuid4().hex
         self._model = extractor.name if extractor else None
         self._answers = WriterAnswers(extractor) if extractor else None
@@ -158,37 +160,42 @@ class WriterLane:
             task = await tasks.begin(connection, hold.knowledge_base_id, self._model)
         if task is None:
             return False
+        self._observer.waited(task.waited)
         budget = self._settings.jobs.max_errors + self._settings.jobs.max_crashes
         try:
             if task.errors > budget:
                 raise RetriesExhausted("The graph step took its process down too often and was given up.")
-            await (self._add if task.operation == "add" else self._remove)(task, hold, end)
+            result = await (self._add if task.operation == "add" else self._remove)(task, hold, end)
         except (_BatchOver, asyncio.CancelledError) as over:
             if isinstance(over, asyncio.CancelledError):
                 await self.session.kill()
             with contextlib.suppress(DatabaseUnavailable), database_errors():
                 await tasks.hand_back(self._engine, task.id)
+            self._observer.step(task.operation, "handed_back")
             raise
         except (LeaseLost, DatabaseUnavailable):
             raise
         except (PeerGone, PeerFailed, ShieldError) as error:
             async with self.writer.fenced(hold) as connection:
-                await settle(connection, task, typed(error), task.errors, self._settings.jobs)
+                verdict = await settle(connection, task, typed(error), task.errors, self._settings.jobs)
+            self._observer.step(task.operation, verdict)
             if isinstance(error, PeerGone):
                 await self.session.kill()
                 return False  # a new process needs a new epoch
+        else:
+            self._observer.step(task.operation, result)
         return True
 
-    async def _add(self, task: GraphTask, hold: Hold, end: float) -> None:
+    async def _add(self, task: GraphTask, hold: Hold, end: float) -> str:
         kb = task.knowledge_base_id
         async with self.writer.fenced(hold) as connection:
             chunks = await tasks.chunks_of(connection, kb, task.graph_key)
             if not chunks:  # replaced or deleted meanwhile; a newer task says what holds now
                 await tasks.end(connection, task, "superseded")
-                return
+                return "superseded"
             if self._answers is not None and not await self._answers.expect(task, [chunk.embedded_text for chunk in chunks]):
                 await tasks.unread(connection, task.id)  # the model is not waited for with the writer in hand
-                return
+                return "unread"
             await tasks.join(connection, task)
             stored = await tasks.parts_stored(connection, kb, task.graph_key)
         for number, part in enumerate(_parts(chunks, self._settings.graph.part)):
@@ -203,13 +210,14 @@ class WriterLane:
             await self.session.call(hold, "insert", document=document, key=task.graph_key, chunks=numbered)
         async with self.writer.fenced(hold) as connection:
             await tasks.end(connection, task, "done")
+        return "done"
 
-    async def _remove(self, task: GraphTask, hold: Hold, end: float) -> None:
+    async def _remove(self, task: GraphTask, hold: Hold, end: float) -> str:
         kb = task.knowledge_base_id
         async with self.writer.fenced(hold) as connection:
             if await tasks.leave(connection, task) > 0:
                 await tasks.end(connection, task, "done")
-                return
+                return "done"
             stored = await tasks.parts_stored(connection, kb, task.graph_key)
         if self._answers is not None:
             await self._answers.expect(task)
@@ -220,6 +228,7 @@ class WriterLane:
         async with self.writer.fenced(hold) as connection:
             await tasks.forget_key(connection, kb, task.graph_key)
             await tasks.end(connection, task, "done")
+        return "done"
 
 
 def _parts(chunks: list[Chunk], size: int) -> list[list[Chunk]]:

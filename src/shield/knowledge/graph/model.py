@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
@@ -76,6 +77,21 @@ class GraphTask:
     errors: int
     job_id: UUID | None = None
     """Whose budget it spends."""
+    waited: float = 0.0
+    """Seconds from when it could be written to when it was begun."""
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Who is told what becomes of graph steps, for the metrics; what is called must neither wait nor fail."""
+
+    step: Callable[[str, str], None] = lambda _operation, _result: None
+    """A try of a step ended: `read`, `add` or `remove`, and how."""
+    waited: Callable[[float], None] = lambda _seconds: None
+    """A step is begun that could have been begun so many seconds ago."""
+
+
+NOBODY = Observer()
 
 
 def workspace(knowledge_base_id: UUID) -> str:

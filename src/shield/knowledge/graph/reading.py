@@ -18,6 +18,7 @@ from shield.database.engine import database_errors
 from shield.errors import DatabaseUnavailable, InternalError, ShieldError
 from shield.knowledge.graph import tasks
 from shield.knowledge.graph.extract import LlmExtractor
+from shield.knowledge.graph.model import NOBODY, Observer
 from shield.knowledge.graph.turns import Turns
 from shield.knowledge.graph.verdict import settle
 from shield.settings import Settings
@@ -30,8 +31,18 @@ _LAST_WORDS = 1.0  # seconds that a renewal under way may take when its reader e
 class TextReader:
     """Reads one text at a time; several share the extractor and the knowledge bases' turns."""
 
-    def __init__(self, engine: AsyncEngine, extractor: LlmExtractor, turns: Turns, settings: Settings, done: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        extractor: LlmExtractor,
+        turns: Turns,
+        settings: Settings,
+        done: Callable[[], None],
+        *,
+        observer: Observer = NOBODY,
+    ) -> None:
         self._engine, self._extractor, self._turns, self._settings, self._done = engine, extractor, turns, settings, done
+        self._observer = observer
 
     async def step(self) -> bool:
         """Read the next text; False if none waits.
@@ -65,12 +76,15 @@ class TextReader:
             await self._failed(kept.claim, error if isinstance(error, ShieldError) else InternalError())
             return
         await tasks.let_go(self._engine, kept.claim, self._extractor.name)
+        self._observer.step("read", "done")
         self._done()
 
     async def _failed(self, claim: tasks.Claim, error: ShieldError) -> None:
         async with self._engine.begin() as connection:
-            if await tasks.count_try(connection, claim):
-                await settle(connection, claim.task, error, claim.task.errors + 1, self._settings.jobs)
+            if not await tasks.count_try(connection, claim):
+                return
+            verdict = await settle(connection, claim.task, error, claim.task.errors + 1, self._settings.jobs)
+        self._observer.step("read", verdict)
 
 
 class _Kept:

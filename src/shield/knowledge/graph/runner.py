@@ -23,6 +23,7 @@ from shield.errors import DatabaseUnavailable
 from shield.knowledge.graph import tasks
 from shield.knowledge.graph.extract import LlmExtractor
 from shield.knowledge.graph.lane import WriterLane
+from shield.knowledge.graph.model import NOBODY, Observer
 from shield.knowledge.graph.reading import TextReader
 from shield.knowledge.graph.turns import Turns
 from shield.knowledge.graph.vectors import TextEmbedder
@@ -47,9 +48,19 @@ class GraphRunner:
         embedder: keeps the vectors of chunks, and only those.
         llm: extracts and merges; None = by rule.
         settings: the group `graph`; `worker.graph`; budgets and pauses of `jobs`.
+        observer: told what becomes of the steps, for metrics.
     """
 
-    def __init__(self, engine: AsyncEngine, dsn: str, embedder: TextEmbedder, llm: Llm | None, settings: Settings) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        dsn: str,
+        embedder: TextEmbedder,
+        llm: Llm | None,
+        settings: Settings,
+        *,
+        observer: Observer = NOBODY,
+    ) -> None:
         self._engine, self._settings = engine, settings
         extractor: LlmExtractor | None = None
         self._readers: list[TextReader] = []
@@ -57,10 +68,11 @@ class GraphRunner:
             graph, width = settings.graph, max(1, settings.llm.concurrency - 1)  # a question finds a turn while texts are read
             extractor = LlmExtractor(engine, llm, width=width, max_entities=graph.max_entities, max_relations=graph.max_relations)
             read = Turns()
-            self._readers = [TextReader(engine, extractor, read, settings, self._tell) for _ in range(width)]
+            self._readers = [TextReader(engine, extractor, read, settings, self._tell, observer=observer) for _ in range(width)]
         written = Turns()
         self.lanes = tuple(
-            WriterLane(engine, dsn, settings, embedder=embedder, extractor=extractor, turns=written) for _ in range(settings.worker.graph)
+            WriterLane(engine, dsn, settings, embedder=embedder, extractor=extractor, turns=written, observer=observer)
+            for _ in range(settings.worker.graph)
         )
         self._news = tuple(asyncio.Event() for _ in self.lanes)
         self._thrifty_until = float("-inf")

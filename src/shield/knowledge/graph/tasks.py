@@ -148,7 +148,7 @@ async def begin(connection: AsyncConnection, knowledge_base_id: UUID, model: str
     )
     count = sa.text(
         f"UPDATE graph_tasks t SET errors = errors + 1 WHERE t.id = :newest AND t.status = 'pending' AND t.available_at <= now()"  # noqa: S608
-        f" AND {_READY} RETURNING {_COLUMNS}"
+        f" AND {_READY} RETURNING {_COLUMNS}, extract(epoch FROM now() - t.available_at)::float8 AS waited"
     ).bindparams(sa.bindparam("model", model, sa.Text))
     while (found := (await connection.execute(next_one, {"kb": knowledge_base_id})).first()) is not None:
         about = {"kb": knowledge_base_id, "document": found.document_id, "key": found.graph_key, "newest": found.newest}

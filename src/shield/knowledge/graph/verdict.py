@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from datetime import timedelta
+from typing import Literal
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -30,17 +31,19 @@ from shield.settings import JobSettings
 
 log = structlog.get_logger(__name__)
 
+Verdict = Literal["failed", "postponed"]
+
 _WAITS = CircuitOpen | DatabaseUnavailable | DependencyMisconfigured | DependencyThrottled
 
 
-async def settle(connection: AsyncConnection, task: GraphTask, error: ShieldError, tries: int, settings: JobSettings) -> None:
+async def settle(connection: AsyncConnection, task: GraphTask, error: ShieldError, tries: int, settings: JobSettings) -> Verdict:
     """Put a step off, or give it up, for what went wrong; `tries` counts this one."""
     log.info("graph.step_error", code=error.code, task_id=task.id, tries=tries)
     waits = isinstance(error, _WAITS) or _outage(error)
     given_up = await tasks.overdue(connection, task.id, settings.deadline) if waits else tries >= settings.max_errors
     if given_up or not error.retryable or isinstance(error, RetriesExhausted):
         await tasks.end(connection, task, "failed", error.code, error.message)
-        return
+        return "failed"
     ceiling = min(settings.backoff_max, settings.backoff_min * 2 ** min(tries, 16))
     delay = timedelta(seconds=random.uniform(0, ceiling.total_seconds()))  # noqa: S311  jitter
     if error.retry_after is not None:
@@ -48,6 +51,7 @@ async def settle(connection: AsyncConnection, task: GraphTask, error: ShieldErro
     elif waits:
         delay = max(delay, settings.backoff_min)
     await tasks.postpone(connection, task.id, delay, spend=not waits, code=error.code, message=error.message)
+    return "postponed"
 
 
 def typed(error: PeerGone | PeerFailed | ShieldError) -> ShieldError:
