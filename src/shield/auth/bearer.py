@@ -14,8 +14,10 @@ from collections.abc import Sequence
 
 from shield.errors import CredentialInvalid
 
-MAX_TOKEN = 16 * 1024
-"""Longest credential, in characters."""
+MAX_TOKEN = 12 * 1024
+"""Longest credential, in characters: with the other headers it fits what HTTP servers take."""
+MAX_FOREIGN = 8 * 1024
+"""Longest token of an identity provider: what it grants must fit into the token that passes it on between our processes."""
 MAX_NAME = 255
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750
 

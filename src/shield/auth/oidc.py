@@ -8,6 +8,7 @@ scopes and groups; its knowledge bases come from a claim, or from `auth.kb_defau
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ import structlog
 from joserfc import jws, jwt
 from joserfc.errors import JoseError
 
-from shield.auth.bearer import header_of, is_name
+from shield.auth.bearer import MAX_FOREIGN, header_of, is_name
 from shield.auth.jwks import Jwks, check_oidc
 from shield.auth.principal import Principal, Scope
 from shield.errors import ConfigInvalid, CredentialInvalid
@@ -30,6 +31,7 @@ _MAX_NAME = 250  # of `sub`: with its prefix it still is a principal's name
 _MAX_TRIED = 8  # keys tried for a token that names none
 _MAX_HEADER = 4096
 EVERYTHING = "*"
+_BASE = re.compile(r"[a-z0-9-]{1,40}", re.ASCII)
 
 
 class OidcVerifier:
@@ -74,8 +76,13 @@ class OidcVerifier:
     async def _verified(self, token: str) -> dict[str, Any]:
         header = header_of(token)
         kid = header.get("kid")
-        if token.count(".") != 2 or header.get("alg") not in ALGORITHMS or not (kid is None or isinstance(kid, str)):
-            raise _refused("no JWT with an algorithm that is allowed")
+        if (
+            len(token) > MAX_FOREIGN
+            or token.count(".") != 2
+            or header.get("alg") not in ALGORITHMS
+            or not (kid is None or isinstance(kid, str))
+        ):
+            raise _refused("no JWT of at most 8 KiB with an algorithm that is allowed")
         keys = await self._jwks.find(kid)
         for key in keys[:_MAX_TRIED]:
             try:
@@ -103,7 +110,7 @@ class OidcVerifier:
     def _knowledge_bases(self, claims: Mapping[str, Any]) -> frozenset[str] | None:
         value = claim(claims, self._settings.kb_claim)
         granted = self._settings.kb_default if value is None else words(value)
-        return None if EVERYTHING in granted else frozenset(granted)
+        return None if EVERYTHING in granted else frozenset(name for name in granted if _BASE.fullmatch(name))
 
 
 def audiences(settings: Settings) -> tuple[str, ...]:

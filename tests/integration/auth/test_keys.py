@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shield.auth import LOCAL, Principal, Scope
+from shield.cli.app import run
 from shield.database.engine import create_engine
 from shield.database.tables import api_keys, audit_records
 from shield.errors import CredentialInvalid, DatabaseUnavailable, Forbidden, UnknownKey
@@ -190,3 +191,22 @@ async def test_without_a_database_nobody_is_let_in_and_nobody_is_refused(data_di
     with pytest.raises(DatabaseUnavailable):
         await ApiKeys(engine, load().auth).principal("shk_abcdefgh_" + "a" * 43)
     await engine.dispose()
+
+
+async def test_in_a_fleet_the_first_key_is_made_on_the_database_itself(
+    dsn: str, keys: ApiKeys, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (
+        ("MODE", "server"),
+        ("POSTGRES_DSN", dsn),
+        ("REDIS_URL", "redis://127.0.0.1:1"),
+        ("QDRANT_URL", "http://127.0.0.1:1"),
+    ):
+        monkeypatch.setenv(f"SHIELD_{name}", value)
+    assert await asyncio.to_thread(run, ["keys", "create", "--admin"]) == 0
+    printed = capsys.readouterr()
+    assert (await keys.principal(printed.out.strip())).scopes == {Scope.ADMIN}
+    assert "shown this once" in printed.err
+    assert await asyncio.to_thread(run, ["keys", "create", "--scope", "root"]) == 2
+    assert await asyncio.to_thread(run, ["kb", "list"]) == 2  # everything else goes through an orchestrator
+    assert "SHIELD_URL" in capsys.readouterr().err

@@ -8,12 +8,15 @@ import hmac
 import json
 import time
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from shield.auth import Scope
+from shield.auth.bearer import MAX_FOREIGN, bearer
+from shield.auth.hop import HopTokens
 from shield.auth.jwks import Jwks
 from shield.auth.oidc import OidcVerifier
 from shield.errors import CredentialInvalid, IdentityUnavailable
@@ -74,6 +77,7 @@ async def test_a_token_names_its_principal_scopes_and_knowledge_bases(issuer: Is
         ({"knowledge_bases": "a b"}, set(), {"a", "b"}),
         ({"knowledge_bases": []}, set(), set()),
         ({"knowledge_bases": {"a": 1}}, set(), set()),
+        ({"knowledge_bases": ["a", "../b", "A", "", "x" * 41, "\x00", 7]}, set(), {"a"}),
     ],
 )
 async def test_claims_are_mapped_and_what_cannot_be_read_grants_nothing(
@@ -286,3 +290,14 @@ async def test_old_keys_are_renewed_and_who_knows_his_key_does_not_wait_for_it(i
     clock.now += 11
     await keys.find("rsa-1")
     assert len(issuer.asked) > asked + 1
+
+
+async def test_whatever_a_token_grants_fits_between_our_processes(issuer: Issuer) -> None:
+    many = [f"base-{number:03}-{'x' * 20}" for number in range(165)]
+    token = issuer.token(sub="a" * 250, knowledge_bases=many, scope="kb:read")
+    assert 6000 < len(token) <= MAX_FOREIGN
+    who = await OidcVerifier(settings_of(issuer)).principal(token)
+    hop = HopTokens("a secret of at least thirty-two bytes", timedelta(0))
+    assert hop.principal(bearer([f"Bearer {hop.mint(who)}"]) or "") == who
+    with pytest.raises(CredentialInvalid):
+        await OidcVerifier(settings_of(issuer)).principal(issuer.token(knowledge_bases=many * 2))

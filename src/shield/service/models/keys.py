@@ -11,6 +11,7 @@ from shield.auth import Scope
 from shield.service.models.base import Input, KbName, Model, no_boolean
 
 _MAX_DAYS = 3650
+_MAX_BASES = 100  # they travel in the token between our processes
 PrincipalName = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@:|/-]*$")]
 # The bounds come first: behind the validator of `Whole` their names in the schema would be pydantic's, not JSON Schema's.
 Days = Annotated[int, Field(ge=1, le=_MAX_DAYS), BeforeValidator(no_boolean)]
@@ -26,7 +27,7 @@ class KeyCreate(Input):
     """Who its holder is: keys of one principal share jobs and uploads. Default: `key:` and the key's id, so nobody else."""
     scopes: list[Scope] = Field(default_factory=lambda: [Scope.KB_READ, Scope.JOBS_READ], min_length=1, max_length=len(Scope))
     """What it may do; `admin` may do everything, everywhere."""
-    knowledge_bases: list[KbName] | None = Field(default_factory=lambda: ["default"], max_length=1000)
+    knowledge_bases: list[KbName] | None = Field(default_factory=lambda: ["default"], max_length=_MAX_BASES)
     """Where it may do it; null = everywhere. What its principal owns is always included."""
     expires_in_days: Days | None = None
     """After how many days it ends; null = never."""
