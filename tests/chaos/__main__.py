@@ -22,6 +22,8 @@ from tests.fleet import Fleet
 from tests.fleet.fleet import QUICK
 
 WORKERS, APIS = 4, 2
+_PAGE = 0.8
+"""Seconds that a page of the site takes."""
 _LIMITS = {
     "SHIELD_JOBS_MAX_PENDING": "100000",
     "SHIELD_JOBS_MAX_PENDING_PRINCIPAL": "100000",
@@ -77,9 +79,14 @@ async def _storm(fleet: Fleet, site: _Site, seed: int, size: Size) -> list[str]:
     lease = float(QUICK["SHIELD_JOBS_LEASE"])
     plan = draw(seed, size.seconds, every=size.every, workers=WORKERS, apis=APIS, lease=lease)
     harmer = Harmer(fleet)
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(harmer.carry_out(plan))
-        tasks.create_task(hand_in(urls, fleet.mcp_url, orders(size, site.url), accepted))
+    try:
+        async with asyncio.timeout(3 * size.seconds + 60), asyncio.TaskGroup() as tasks:
+            tasks.create_task(harmer.carry_out(plan))
+            tasks.create_task(hand_in(urls, fleet.mcp_url, orders(size, site.url), accepted))
+    except TimeoutError:
+        for member in fleet.members:
+            print(f"--- {member.name}: {'alive' if member.alive else 'ended'}\n{member.tail(1500)}")
+        return [f"only {len(accepted.ids)} jobs were accepted in time"]
     ids = list(accepted.ids.values())
     print(f"handed in: {len(ids)} accepted, answers on the way: {accepted.refusals}", flush=True)
     await _until_ended(fleet, ids, 300)
@@ -154,6 +161,7 @@ class _Site:
         await self._runner.cleanup()
 
     async def _page(self, request: web.Request) -> web.Response:
+        await asyncio.sleep(_PAGE)  # a crawl outlasts a lease, so that taking one over is part of every run
         site, page = int(request.match_info["site"]), int(request.match_info["page"])
         links = "".join(f'<p><a href="/site/{site}/{2 * page + side}">next</a></p>' for side in (1, 2))
         said = (

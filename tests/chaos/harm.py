@@ -42,7 +42,7 @@ class Harmer:
                 return
             await asyncio.to_thread(member.kill)
             await asyncio.sleep(blow.lasts)
-            await asyncio.to_thread(member.start, within=None if blow.whom == "worker" else 60)
+            await asyncio.to_thread(member.start, within=None)
 
     def _member(self, blow: Harm) -> Member:
         fleet = self._fleet
