@@ -65,6 +65,10 @@ class ApiProcess(FleetProcess):
 
     role = Role.API
 
+    def __init__(self, settings: Settings) -> None:
+        server_dsn(settings)  # known at once, not when the rest is being started
+        super().__init__(settings)
+
     async def _start(self) -> None:
         dsn = server_dsn(self._settings)
         port = self._settings.port if "port" in self._settings.model_fields_set else API_PORT
@@ -116,9 +120,12 @@ class McpProcess(FleetProcess):
 
     role = Role.MCP
 
-    async def _start(self) -> None:
-        if self._settings.orchestrator.url is None:
+    def __init__(self, settings: Settings) -> None:
+        if settings.orchestrator.url is None:
             raise ConfigInvalid("`shield mcp` over HTTP needs SHIELD_ORCHESTRATOR_URL, or --stdio to serve one client on this machine.")
+        super().__init__(settings)
+
+    async def _start(self) -> None:
         listener = bind(self._settings.host, self._settings.port)
         self._stack.callback(listener.close)
         settings = self._settings.model_copy(update={"port": listener.getsockname()[1]})
@@ -157,6 +164,10 @@ class WorkerProcess(FleetProcess):
     role = Role.WORKER
     _worker: Worker | None = None
     _waits = "postgres"
+
+    def __init__(self, settings: Settings) -> None:
+        server_dsn(settings)  # known at once, not when the rest is being started
+        super().__init__(settings)
 
     async def _start(self) -> None:
         dsn = server_dsn(self._settings)

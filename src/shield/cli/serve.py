@@ -141,9 +141,11 @@ def _run(kind: type[FleetProcess], settings: Settings) -> int:
 
     from shield.telemetry.export import start_export
 
+    process = kind(settings)
+
     async def run() -> None:
         stop = _stop_on_signals()
-        async with kind(settings) as process:
+        async with process:
             typer.echo(" ".join(filter(None, (process.addresses.url, process.addresses.metrics_url))))
             stopped, failed = asyncio.create_task(stop.wait()), asyncio.create_task(process.failed())
             await asyncio.wait({stopped, failed}, return_when=asyncio.FIRST_COMPLETED)

@@ -40,7 +40,7 @@ def family(spans: tuple[ReadableSpan, ...], name: str) -> list[ReadableSpan]:
 async def test_tool_call_job_and_worker_are_one_trace(running: Running, spans: InMemorySpanExporter) -> None:
     async with running() as app, Client(f"{app.info.url}/mcp") as client:
         accepted = await client.call_tool("ingest_doc", {"text": SECRET, "filename": "a.md"})
-        job = await ended(client, accepted.structured_content["job_id"])  # type: ignore[index]
+        job = await ended(client, accepted.structured_content["job_id"])
         assert job["status"] == "completed"
         await client.call_tool("qdrant_find", {"query": "Where does the quokka live?"})
     found = spans.get_finished_spans()
