@@ -63,7 +63,7 @@ async def test_an_agent_ingests_finds_and_asks_through_three_processes(fleet: Fl
 
 async def test_without_redis_the_fleet_is_degraded_and_works(fleet: Fleet) -> None:
     status, states = await ready(fleet)
-    assert (status, states["postgres"], states["redis"], states["vectors"]) == (200, "ok", "ok", "ok")
+    assert (status, states["postgres"], states["redis"], states["qdrant"]) == (200, "ok", "ok", "ok")
     fleet.valkey.kill()
     try:
         status, states = await ready(fleet)
