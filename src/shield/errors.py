@@ -233,7 +233,9 @@ class ReindexDiffers(ShieldError):
     """The new collection answers the golden questions differently, so it was not made live."""
 
     code, status = "kb.reindex_differs", 409
-    advice = "Read its report with `shield kb collections NAME`; use it all the same with `shield kb flip NAME`, or give it up with `discard`."
+    advice = (
+        "Read its report with `shield kb collections NAME`; use it all the same with `shield kb flip NAME`, or give it up with `discard`."
+    )
 
 
 class NothingToFlip(ShieldError):

@@ -116,7 +116,14 @@ class RecordingShield:
         return await self._answer("job", who, a_job(), job_id=job_id, wait=wait, outcomes_after=outcomes_after)
 
     async def jobs(
-        self, who: Principal, *, status: str | None = None, code: str | None = None, knowledge_base: str | None = None, limit: int = 20, cursor: str | None = None
+        self,
+        who: Principal,
+        *,
+        status: str | None = None,
+        code: str | None = None,
+        knowledge_base: str | None = None,
+        limit: int = 20,
+        cursor: str | None = None,
     ) -> JobList:
         answer = JobList(jobs=[a_job()], next_cursor="more")
         return await self._answer("jobs", who, answer, status=status, knowledge_base=knowledge_base, limit=limit, cursor=cursor)

@@ -123,7 +123,14 @@ class StandIn:
         return a_job(job_id, status="processing", stage="acquire")
 
     async def jobs(
-        self, who: Principal, *, status: str | None = None, code: str | None = None, knowledge_base: str | None = None, limit: int = 20, cursor: str | None = None
+        self,
+        who: Principal,
+        *,
+        status: str | None = None,
+        code: str | None = None,
+        knowledge_base: str | None = None,
+        limit: int = 20,
+        cursor: str | None = None,
     ) -> JobList:
         self._note("jobs", who=who, status=status, code=code, knowledge_base=knowledge_base, limit=limit, cursor=cursor)
         return JobList(jobs=[a_job()], next_cursor="next")

@@ -91,7 +91,7 @@ async def test_parameters_reach_the_port(client: httpx.AsyncClient, stand_in: St
     await client.delete(f"/documents/{DOCUMENT}", params={"knowledge_base": "kb"})
     given = [{k: v for k, v in arguments.items() if k != "who"} for _, arguments in stand_in.calls]
     assert given == [
-        {"status": "failed", "knowledge_base": "kb", "limit": 7, "cursor": "c"},
+        {"status": "failed", "code": None, "knowledge_base": "kb", "limit": 7, "cursor": "c"},
         {"job_id": JOB, "wait": 1.5, "outcomes_after": 20, "outcomes_limit": 5},
         {"knowledge_base": "kb", "source_prefix": "https://a/", "limit": 3, "cursor": "c"},
         {"document_id": DOCUMENT, "knowledge_base": "kb", "offset": 10, "max_tokens": 64},
