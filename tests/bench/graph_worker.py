@@ -47,16 +47,21 @@ class Watch:
     """Adds up how long a lane holds the writer."""
 
     def __init__(self, lane: WriterLane) -> None:
-        self.held = 0.0
+        self._before, self._since = 0.0, 0.0
         self._batch = lane._batch
         lane._batch = self._timed  # type: ignore[method-assign]
 
+    @property
+    def held(self) -> float:
+        """Seconds so far, those of a batch under way included."""
+        return self._before + (monotonic() - self._since if self._since else 0.0)
+
     async def _timed(self, kb: UUID) -> bool:
-        began = monotonic()
+        self._since = monotonic()
         try:
             return await self._batch(kb)
         finally:
-            self.held += monotonic() - began
+            self._before, self._since = self.held, 0.0
 
 
 async def main(dsn: str, url: str, concurrency: int) -> None:

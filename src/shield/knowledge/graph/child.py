@@ -9,7 +9,6 @@ parent. Vectors and language models stay with the parent: both are requests in t
 LightRAG's own cache of model answers is off, since it keeps whole prompts for ever. What it is for, rebuilding what several
 documents share when one of them goes, is done here from the chunks that remain (`_extractions`). After a writer that ended in the
 middle, what it left unfinished is taken out and its vectors are set right first (`repair`), so each insertion is all or nothing.
-
 A reader migrates nothing and writes nothing: schema changes are taken out of LightRAG, and its sessions are read-only.
 """
 
@@ -32,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shield.errors import QueryTooShort
+from shield.knowledge.graph import upstream
 from shield.knowledge.graph.merge import install as merge_in_bulk
 from shield.knowledge.graph.model import Extraction
 from shield.knowledge.graph.offline import SEPARATOR, extract, keywords, merge
@@ -94,9 +94,10 @@ class Host:
         sys.modules["pypinyin"] = None  # type: ignore[assignment]  # sorts Chinese file names: 50 MB and a quarter of the start
         import lightrag.operate
 
+        upstream.keep_sessions_as_they_are()
         lightrag.operate._get_cached_extraction_results = self._extractions  # noqa: SLF001
         if self._options.reader:
-            _forbid_migrations()
+            upstream.forbid_migrations()
         else:
             import lightrag.kg.pgtable_impl
             import lightrag.kg.postgres_impl  # now, and not under the parent's lock
@@ -363,20 +364,6 @@ def _between(text: str, marks: tuple[str, str]) -> str | None:
 
 def _pick(row: dict[str, Any], *names: str) -> list[str]:
     return [str(row.get(name) or "") for name in names]
-
-
-def _forbid_migrations() -> None:
-    import lightrag.kg.pgtable_impl as tables
-    import lightrag.kg.postgres_impl as postgres
-
-    async def nothing(*_: Any, **__: Any) -> None:
-        return None
-
-    postgres.PostgreSQLDB.check_tables = nothing
-    postgres.PostgreSQLDB.configure_vector_extension = nothing
-    postgres.PGVectorStorage.setup_table = staticmethod(nothing)
-    tables._DDL = "SELECT 1"  # noqa: SLF001
-    tables.PGTableGraphStorage._normalize_legacy_edges = nothing  # noqa: SLF001
 
 
 async def _serve(descriptor: int) -> None:
