@@ -60,9 +60,11 @@ async def test_a_base_without_a_graph_says_so_and_answers_naively(running: Runni
         job = (await client.call_tool("ingest_doc", {"text": NOTES["garden"], "source": "garden", "knowledge_base": "plain"})).data.job_id
         assert (await ended(client, job))["status"] == "completed"
         with pytest.raises(ToolError, match=r"kb\.no_graph"):
-            await ask(client, "When are tulips planted?", knowledge_base="plain")
-        answer = await ask(client, "When are tulips planted?", knowledge_base="plain", mode="naive")
-        assert "October" in answer["answer"]
+            await ask(client, "When are tulips planted?", knowledge_base="plain", mode="mix")
+        for mode in ("naive", "auto"):
+            answer = await ask(client, "When are tulips planted?", knowledge_base="plain", mode=mode)
+            assert "October" in answer["answer"]
+        assert (answer["routed_to"], answer["why"]) == ("naive", "The knowledge base keeps no graph.")
 
 
 async def test_an_unknown_knowledge_base_is_refused_and_not_created(running: Running) -> None:

@@ -54,7 +54,7 @@ async def test_a_restored_system_has_the_same_hash_and_gives_the_same_answers(
 
 async def known(app: EmbeddedApp) -> tuple[str, list[Answer]]:
     """The fingerprint, and what twenty questions get from passages and graph: text, quotes, scores, entities."""
-    answers = [await app.shield.query(LOCAL, QueryRequest(query=question)) for question in QUESTIONS]
+    answers = [await app.shield.query(LOCAL, QueryRequest(query=question, mode="mix")) for question in QUESTIONS]
     return (await app.shield.knowledge_base_hash(LOCAL, "default")).hash, answers
 
 

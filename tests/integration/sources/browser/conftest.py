@@ -119,6 +119,15 @@ def names() -> Resolve:
     return resolve
 
 
+_HOST = "shield.sources.browser.host"
+
+
 def browsers(above: int | None = None) -> list[psutil.Process]:
     """All processes of Chromium and its hosts below a process (default: this one)."""
-    return psutil.Process(above).children(recursive=True)
+    found: dict[int, psutil.Process] = {}
+    for process in psutil.Process(above).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            called = process.cmdline()
+            if _HOST in called or process.name().startswith("chrom"):
+                found |= {one.pid: one for one in (process, *process.children(recursive=True))}
+    return list(found.values())

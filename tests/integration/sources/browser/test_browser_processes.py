@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -14,9 +15,24 @@ import pytest
 from aiohttp import web
 
 from shield.errors import PageRenderFailed
-from tests.integration.sources.browser.conftest import browser_settings, browsers, chromium, staged
+from tests.integration.sources.browser.conftest import browser_settings, chromium, staged
+from tests.integration.sources.browser.conftest import browsers as all_browsers
 
+_OTHERS: set[int] = set()
 HOG = "<p>Greedy</p><script>const kept = []; setInterval(() => kept.push(new Uint8Array(2e7).fill(7)), 1); fetch('/never')</script>"
+
+
+@pytest.fixture(autouse=True)
+def others() -> Iterator[None]:
+    """Leave out the browsers that other tests of this process keep."""
+    _OTHERS.update(process.pid for process in all_browsers())
+    yield
+    _OTHERS.clear()
+
+
+def browsers(above: int | None = None) -> list[psutil.Process]:
+    """All processes of the browsers that the test at hand has started."""
+    return [process for process in all_browsers(above) if process.pid not in _OTHERS]
 
 
 def main_process() -> psutil.Process:
