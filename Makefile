@@ -20,8 +20,11 @@ check: sync ## the fast gate: format, lint, types, import contracts, generated f
 chromium: ## make Chromium available for pages that need a browser (as root on Debian or Ubuntu; otherwise says how)
 	@tools/chromium
 
-test: sync chromium ## all tests that need no cluster
-	@$(RUN) pytest -n 2
+test: sync ## the tests: everything but whole processes, in under ten minutes
+	@$(RUN) pytest -n 2 -m "not whole"
+
+test-whole: sync chromium ## the tests of whole processes: servers, fleets and browsers that are started, killed and started again
+	@$(RUN) pytest -n 2 -m whole
 
 up: sync ## set everything up, build the samples, answer one question, and serve (ARGS=--no-samples)
 	@$(RUN) shield up $(ARGS)
@@ -79,4 +82,4 @@ format: sync ## format the code
 	@$(RUN) ruff format .
 	@$(RUN) ruff check --fix .
 
-.PHONY: help sync check chromium test up dev generate proof-fresh proof-delete proof-errors proof-isolation chaos chaos-sabotage load bench-breaker bench-graph bench-memory test-litellm coverage build format
+.PHONY: help sync check chromium test test-whole up dev generate proof-fresh proof-delete proof-errors proof-isolation chaos chaos-sabotage load bench-breaker bench-graph bench-memory test-litellm coverage build format

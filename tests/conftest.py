@@ -27,13 +27,16 @@ _TEMPLATE = "shield_template"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give the tests named in `budget.toml` their longer limit; an entry that names no test is a mistake."""
-    limits = tomllib.loads((Path(__file__).parent / "budget.toml").read_text(encoding="utf-8"))["limits"]
+    """Apply `budget.toml`: longer limits, and the mark `whole` for tests of whole processes; an entry that names no test is a mistake."""
+    budget = tomllib.loads((Path(__file__).parent / "budget.toml").read_text(encoding="utf-8"))
+    limits = budget["limits"]
     for item in items:
+        if item.nodeid.startswith(tuple(budget["whole"]["tests"])):
+            item.add_marker(pytest.mark.whole)
         for name, seconds in limits.items():
             if item.nodeid == name or item.nodeid.startswith(f"{name}::"):
                 item.add_marker(pytest.mark.timeout(seconds))
-    unknown = [name for name in limits if not (Path(__file__).parents[1] / name.partition("::")[0]).is_file()]
+    unknown = [name for name in (*limits, *budget["whole"]["tests"]) if not (Path(__file__).parents[1] / name.partition("::")[0]).exists()]
     if unknown:
         raise pytest.UsageError(f"tests/budget.toml names what does not exist: {unknown}")
 
