@@ -469,7 +469,7 @@ class ApiSettings(Group):
     turn: Duration = seconds(0.5)
     """Longest wait for a turn; then the answer is 503 with Retry-After."""
     max_lag: Duration = seconds(0.5)
-    """How far the event loop may lag behind before new requests are refused at once."""
+    """How far the event loop may lag behind, with more than a quarter of `max_active` inside, before new requests are refused at once."""
 
 
 class ClientSettings(Group):

@@ -2,8 +2,8 @@
 
 Without it every caller of an overloaded server waits until its own time-out, and nobody gets an answer. Two measures, each against
 another bottleneck: at most `max_active` requests are worked on, and one that gets no turn within `turn` is refused (dependencies are
-slow); and while the event loop lags behind by more than `max_lag`, new requests are refused before they cost anything (the processor is
-busy). Requests that only wait, for a job's end or its events, are counted apart: they cost nothing meanwhile. Liveness and readiness
+slow); and while the event loop lags behind by more than `max_lag` with more than a few requests inside, new ones are refused before they
+cost anything (the processor is busy). Requests that only wait, for a job's end or its events, are counted apart: they cost nothing meanwhile. Liveness and readiness
 are always answered.
 """
 
@@ -60,8 +60,10 @@ class Admission:
             self._waiting -= 1
 
     async def _in_turn(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Who would have to wait behind a whole round of others has no chance to be answered in time: no use in queueing it.
-        if self._lag > self._settings.max_lag.total_seconds() or self._queued >= 4 * self._settings.max_active:
+        # A loop that lags with few requests inside is busy with something that ends, such as loading a model: they wait for it.
+        lagging = self._lag > self._settings.max_lag.total_seconds() and self._inside > self._settings.max_active // 4
+        # Who would have to wait behind several rounds of others has no chance to be answered in time: no use in queueing it.
+        if lagging or self._queued >= 4 * self._settings.max_active:
             raise Overloaded(retry_after=_RETRY)
         self._queued += 1
         try:
