@@ -31,7 +31,7 @@ class Size:
 
 
 FULL = Size(texts=2900, bases=50, graph=100, crawls=20, pages=6, seconds=180, every=4)
-SHORT = Size(texts=90, bases=5, graph=6, crawls=4, pages=5, seconds=20, every=2.5)
+SHORT = Size(texts=72, bases=4, graph=6, crawls=4, pages=5, seconds=16, every=2.2)
 
 
 @dataclass(frozen=True)
