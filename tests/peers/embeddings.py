@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from aiohttp import web
 
+from tests.peers.serving import serving
+
 
 @dataclass
 class EmbeddingPeer:
@@ -61,12 +63,5 @@ async def embedding_peer() -> AsyncIterator[EmbeddingPeer]:
     peer = EmbeddingPeer()
     app = web.Application()
     app.router.add_post("/v1/embeddings", peer.openai)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        peer.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with serving(app) as peer.url:
         yield peer
-    finally:
-        await runner.cleanup()

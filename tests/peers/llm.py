@@ -16,6 +16,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.peers.serving import serving
+
 _PASSAGE = re.compile(r"<passage-(\w+) n=(\d+)>\n(.*?)\n</passage-\1>", re.DOTALL)
 
 
@@ -136,12 +138,5 @@ async def llm_peer() -> AsyncIterator[LlmPeer]:
     app.router.add_post("/api/chat", peer.ollama)
     app.router.add_post("/v1/embeddings", peer.openai_embeddings)
     app.router.add_post("/api/embed", peer.ollama_embed)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        peer.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with serving(app) as peer.url:
         yield peer
-    finally:
-        await runner.cleanup()

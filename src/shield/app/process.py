@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _STOP_LIMIT = 2.0  # seconds that requests and tasks get to end by themselves, beyond what a worker needs to drain
 
 
-class Process:
+class Process(ABC):
     """Use it as an async context manager."""
 
     def __init__(self, settings: Settings) -> None:
@@ -57,8 +58,9 @@ class Process:
             task.result()
         raise RuntimeError("a part of the server stopped by itself")
 
+    @abstractmethod
     async def _start(self) -> None:
-        raise NotImplementedError
+        """Start what the process consists of."""
 
     def _expose(self, metrics: Metrics) -> str:
         """Serve metrics, liveness and readiness from now on; returns the address of the metrics."""

@@ -144,7 +144,7 @@ class S3Object:
                 raise BackupPlaceRefused(f"{self._name} exists already.")
             try:
                 await obstore.put_async(store, self._key, watched(), chunk_size=int(self._settings.chunk), max_concurrency=2)
-            except Exception:
+            except Exception:  # what our own stream raised comes back as obstore's error, of no fixed type: the cause is told instead
                 if failed:
                     raise failed[0] from None
                 raise

@@ -89,8 +89,8 @@ class WriterLane:
             self._turns.serve(kb)
             try:
                 return await self._batch(kb)
-            except Exception:
-                await self.session.kill()  # in whatever state it is
+            except Exception:  # passes on; whatever went wrong, a process in an unknown state must not write again
+                await self.session.kill()
                 raise
 
     async def rest(self, idle: float) -> None:
