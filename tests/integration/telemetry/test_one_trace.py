@@ -3,31 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 from fastmcp import Client
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 
 from tests.integration.conftest import Running, ended
 
 SECRET = "The quokka of Rottnest opens the valve at seventeen bar."
 
 
+class Recorder(SpanProcessor):
+    """Keeps ended spans while it is asked to. It outlives each test: a provider cannot lose a processor, and one that was shut down
+    warns of every later span.
+    """
+
+    def __init__(self) -> None:
+        self._spans: list[ReadableSpan] | None = None
+
+    def record(self) -> None:
+        """Begin anew."""
+        self._spans = []
+
+    def stop(self) -> None:
+        """Keep nothing any more."""
+        self._spans = None
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Keep the span, if it is wanted."""
+        if self._spans is not None:
+            self._spans.append(span)
+
+    def get_finished_spans(self) -> tuple[ReadableSpan, ...]:
+        """The spans that ended since `record`."""
+        return tuple(self._spans or ())
+
+
+@cache
+def recorder() -> Recorder:
+    """The recorder of this process: OpenTelemetry lets a process set its provider once."""
+    provider, recorder = TracerProvider(), Recorder()
+    provider.add_span_processor(recorder)
+    trace.set_tracer_provider(provider)
+    return recorder
+
+
 @pytest.fixture
-def spans() -> Iterator[InMemorySpanExporter]:
-    """All spans of this process, in memory; the provider is the process's, which OpenTelemetry lets one set once."""
-    provider = trace.get_tracer_provider()
-    if not isinstance(provider, TracerProvider):
-        provider = TracerProvider()
-        trace.set_tracer_provider(provider)
-    exporter = InMemorySpanExporter()
-    processor = SimpleSpanProcessor(exporter)
-    provider.add_span_processor(processor)
-    yield exporter
-    processor.shutdown()
+def spans() -> Iterator[Recorder]:
+    """All spans that end in this process during a test."""
+    recorder().record()
+    yield recorder()
+    recorder().stop()
 
 
 def family(spans: tuple[ReadableSpan, ...], name: str) -> list[ReadableSpan]:
@@ -37,7 +65,7 @@ def family(spans: tuple[ReadableSpan, ...], name: str) -> list[ReadableSpan]:
     return [span for span in spans if span.context is not None and span.context.trace_id == root.context.trace_id]
 
 
-async def test_tool_call_job_and_worker_are_one_trace(running: Running, spans: InMemorySpanExporter) -> None:
+async def test_tool_call_job_and_worker_are_one_trace(running: Running, spans: Recorder) -> None:
     async with running() as app, Client(f"{app.info.url}/mcp") as client:
         accepted = await client.call_tool("ingest_doc", {"text": SECRET, "filename": "a.md"})
         job = await ended(client, accepted.structured_content["job_id"])
@@ -52,7 +80,7 @@ async def test_tool_call_job_and_worker_are_one_trace(running: Running, spans: I
     assert all(span.parent is not None and span.parent.span_id in jobs for span in stages)
 
 
-async def test_a_callers_own_trace_is_carried_on(running: Running, spans: InMemorySpanExporter) -> None:
+async def test_a_callers_own_trace_is_carried_on(running: Running, spans: Recorder) -> None:
     import httpx
 
     caller = "0af7651916cd43dd8448eb211c80319c"
@@ -68,7 +96,7 @@ async def test_a_callers_own_trace_is_carried_on(running: Running, spans: InMemo
     assert {"POST /lightrag/ingest-async", "job ingest"} <= {span.name for span in ours}
 
 
-async def test_no_span_holds_text_or_questions(running: Running, spans: InMemorySpanExporter) -> None:
+async def test_no_span_holds_text_or_questions(running: Running, spans: Recorder) -> None:
     async with running() as app, Client(f"{app.info.url}/mcp") as client:
         await client.call_tool("qdrant_store", {"text": SECRET})
         await client.call_tool("qdrant_find", {"query": "Where does the quokka live?"})
