@@ -462,14 +462,16 @@ class ApiSettings(Group):
     """How long the rest of a refused body is read and dropped, so that its sender sees the answer."""
     keep_alive: Duration = seconds(15)
     """Pause after which a silent event stream sends a comment."""
-    max_active: int = Field(32, ge=1)
+    max_active: int = Field(6, ge=1)
     """Requests that one process works on at once; more wait for their turn."""
+    max_answering: int = Field(32, ge=1)
+    """Questions that one process answers at once, most of which wait for a language model."""
     max_waiting: int = Field(1000, ge=1)
-    """Requests of one process that only wait, for a job's end or its events."""
-    turn: Duration = seconds(0.5)
+    """Requests of one process that only wait: for a job's end, its events, or an MCP server's orchestrator."""
+    turn: Duration = seconds(0.3)
     """Longest wait for a turn; then the answer is 503 with Retry-After."""
     max_lag: Duration = seconds(0.5)
-    """How far the event loop may lag behind, with more than a quarter of `max_active` inside, before new requests are refused at once."""
+    """How far the event loop may lag behind, with more than a few requests inside, before new requests are refused at once."""
 
 
 class ClientSettings(Group):

@@ -1,18 +1,27 @@
 """Admission: a server that is asked for more than it can do refuses the surplus at once and answers the rest in time.
 
-Without it every caller of an overloaded server waits until its own time-out, and nobody gets an answer. Two measures, each against
-another bottleneck: at most `max_active` requests are worked on, and one that gets no turn within `turn` is refused (dependencies are
-slow); and while the event loop lags behind by more than `max_lag` with more than a few requests inside, new ones are refused before they
-cost anything (the processor is busy). Requests that only wait, for a job's end or its events, are counted apart: they cost nothing meanwhile. Liveness and readiness
-are always answered.
+Without it every caller of an overloaded server waits until its own time-out, and nobody gets an answer. Requests are told apart by what
+they cost:
+
+- *work*, most of them, keeps the processor busy: few at once (`max_active`), and who gets no turn within `turn` is refused. More at once
+  would not be answered sooner, only later all together;
+- *answers* wait for a language model while they cost nothing: many at once (`max_answering`), so that slow answers do not keep searches out;
+- *waits* are for a job's end, its events, the rest of a body, or, in an MCP server, for the orchestrator, which admits by itself: only
+  counted (`max_waiting`). So nobody holds a turn by sending slowly.
+
+And while the event loop lags behind by more than `max_lag` with more than a few requests inside, new ones are refused before they cost
+anything. Liveness and readiness are always answered.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from enum import StrEnum
 from urllib.parse import parse_qs
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shield.errors import Overloaded
 from shield.settings import ApiSettings
@@ -20,17 +29,35 @@ from shield.settings import ApiSettings
 _ALWAYS = frozenset({"/healthz", "/readyz"})
 _SAMPLE = 0.05  # seconds between two looks at the loop's clock
 _RETRY = 1.0  # seconds advised to who is refused
+_FEW = 4  # requests that no lag keeps out
+_SHORT = 64 * 1024  # bytes of a body that is read before its turn
+
+
+class Cost(StrEnum):
+    """What a request costs this process."""
+
+    WORK = "work"
+    ANSWER = "answer"
+    WAIT = "wait"
 
 
 class Admission:
-    """An ASGI middleware; one for each application of a process."""
+    """An ASGI middleware; one for each application of a process.
 
-    def __init__(self, app: ASGIApp, settings: ApiSettings) -> None:
+    `mcp` is what a call of `/mcp` costs: it waits, where an orchestrator does the work, and may wait for a language model where this
+    process does.
+    """
+
+    def __init__(self, app: ASGIApp, settings: ApiSettings, mcp: Cost = Cost.ANSWER) -> None:
         self._app = app
         self._settings = settings
-        self._turns = asyncio.Semaphore(settings.max_active)
-        self._queued = 0
-        self._waiting = 0
+        self._mcp = mcp
+        self._turns = {
+            Cost.WORK: _Turns(settings.max_active, settings.turn.total_seconds()),
+            Cost.ANSWER: _Turns(settings.max_answering, settings.turn.total_seconds()),
+        }
+        self._waiting = _Room(settings.max_waiting, "Too many requests wait for something else to end.")
+        self._receiving = _Room(settings.max_waiting, "Too many requests are still being sent.")
         self._lag = 0.0
         self._sampler: asyncio.TimerHandle | None = None
         self._due = 0.0
@@ -43,40 +70,25 @@ class Admission:
         self._inside += 1
         self._watch()
         try:
-            if _only_waits(scope):
-                await self._beside(scope, receive, send)
-            else:
-                await self._in_turn(scope, receive, send)
+            cost = _cost(scope, self._mcp)
+            # A loop that lags with few requests inside is busy with something that ends, such as loading a model: they wait for it.
+            lagging = self._lag > self._settings.max_lag.total_seconds() and self._inside > _FEW
+            if lagging:
+                raise Overloaded(retry_after=_RETRY)
+            if cost is Cost.WAIT:
+                with self._waiting:
+                    await self._app(scope, receive, send)
+                return
+            with self._receiving:
+                body = _Body(scope, receive)
+                await body.read()
+                if not body.complete:
+                    await self._app(scope, receive, send)
+                    return
+            async with self._turns[cost]:
+                await self._app(scope, body.receive, send)
         finally:
             self._inside -= 1
-
-    async def _beside(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._waiting >= self._settings.max_waiting:
-            raise Overloaded("Too many requests wait for the end of a job.", retry_after=_RETRY)
-        self._waiting += 1
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            self._waiting -= 1
-
-    async def _in_turn(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # A loop that lags with few requests inside is busy with something that ends, such as loading a model: they wait for it.
-        lagging = self._lag > self._settings.max_lag.total_seconds() and self._inside > self._settings.max_active // 4
-        # Who would have to wait behind several rounds of others has no chance to be answered in time: no use in queueing it.
-        if lagging or self._queued >= 4 * self._settings.max_active:
-            raise Overloaded(retry_after=_RETRY)
-        self._queued += 1
-        try:
-            async with asyncio.timeout(self._settings.turn.total_seconds()):
-                await self._turns.acquire()
-        except TimeoutError as error:
-            raise Overloaded(retry_after=_RETRY) from error
-        finally:
-            self._queued -= 1
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            self._turns.release()
 
     def _watch(self) -> None:
         """Measure the loop's lag for as long as there are requests."""
@@ -96,9 +108,82 @@ class Admission:
             self._lag = 0.0
 
 
-def _only_waits(scope: Scope) -> bool:
-    """Whether the request is one that mostly waits for a job: `GET /jobs/{id}/events`, or `GET /jobs/{id}?wait=`."""
+class _Room:
+    """Room for a bounded number of requests that cost nothing."""
+
+    def __init__(self, size: int, full: str) -> None:
+        self._size = size
+        self._full = full
+        self._taken = 0
+
+    def __enter__(self) -> None:
+        if self._taken >= self._size:
+            raise Overloaded(self._full, retry_after=_RETRY)
+        self._taken += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._taken -= 1
+
+
+class _Body:
+    """A short body, read before its request's turn and handed on within it. A long one streams, and takes no turn."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        headers = Headers(scope=scope)
+        self._receive = receive
+        self._read: deque[Message] = deque()
+        length = headers.get("content-length", "0")
+        self._short = length.isdecimal() and int(length) <= _SHORT and "transfer-encoding" not in headers
+        self._expected = self._short and int(length) > 0
+        self.complete = False
+
+    async def read(self) -> None:
+        """Read a short body."""
+        self.complete = self._short
+        more = self._expected
+        while more:
+            message = await self._receive()
+            self._read.append(message)
+            more = message.get("more_body", False)
+
+    async def receive(self) -> Message:
+        """The next message."""
+        return self._read.popleft() if self._read else await self._receive()
+
+
+class _Turns:
+    """A bounded number of turns, and a bounded queue for them."""
+
+    def __init__(self, turns: int, patience: float) -> None:
+        self._turns = asyncio.Semaphore(turns)
+        self._patience = patience
+        self._queue = 4 * turns
+        self._queued = 0
+
+    async def __aenter__(self) -> None:
+        # Who would have to wait behind several rounds of others has no chance to be answered in time: no use in queueing it.
+        if self._queued >= self._queue:
+            raise Overloaded(retry_after=_RETRY)
+        self._queued += 1
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            raise Overloaded(retry_after=_RETRY) from error
+        finally:
+            self._queued -= 1
+
+    async def __aexit__(self, *_: object) -> None:
+        self._turns.release()
+
+
+def _cost(scope: Scope, mcp: Cost) -> Cost:
     path = scope["path"]
-    if scope["method"] != "GET" or not path.startswith("/jobs/"):
-        return False
-    return path.endswith("/events") or "wait" in parse_qs(scope.get("query_string", b"").decode("latin-1"))
+    if path == "/mcp":
+        return mcp
+    if path == "/lightrag/query":
+        return Cost.ANSWER
+    waits = scope["method"] == "GET" and path.startswith("/jobs/")
+    if waits and (path.endswith("/events") or "wait" in parse_qs(scope.get("query_string", b"").decode("latin-1"))):
+        return Cost.WAIT
+    return Cost.WORK

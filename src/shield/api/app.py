@@ -22,7 +22,7 @@ from starlette.staticfiles import StaticFiles
 
 from shield import __version__
 from shield.api import problems
-from shield.api.admission import Admission
+from shield.api.admission import Admission, Cost
 from shield.api.authentication import Authentication
 from shield.api.dependencies import Context, Introspection, PrincipalOf
 from shield.api.middleware import BodyLimit, Boundary, HostGuard, HttpMetrics
@@ -80,8 +80,8 @@ def create_app(
         middleware=[
             Middleware(Boundary, metrics=metrics),
             Middleware(HostGuard, policy=HostPolicy.of(settings)),
-            Middleware(Admission, settings=settings.api),
             Middleware(BodyLimit, settings=settings),
+            Middleware(Admission, settings=settings.api, mcp=Cost.ANSWER if rest else Cost.WAIT),
             Middleware(Authentication, principal_of=principal_of, challenge=Challenge.of(settings)),
         ],
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from shield.api.admission import Admission
+from shield.api.admission import Admission, Cost
 from shield.errors import Overloaded
 from shield.settings import ApiSettings
 
@@ -26,12 +26,16 @@ class Server:
         await self.go.wait()
 
 
-def request(path: str = "/find", query: bytes = b"", method: str = "POST") -> dict[str, Any]:
-    return {"type": "http", "path": path, "method": method, "query_string": query}
+def request(path: str = "/find", query: bytes = b"", method: str = "POST", length: int = 2) -> dict[str, Any]:
+    return {"type": "http", "path": path, "method": method, "query_string": query, "headers": [(b"content-length", str(length).encode())]}
 
 
-async def ask(admission: Admission, scope: dict[str, Any]) -> None:
-    await admission(scope, None, None)  # type: ignore[arg-type]
+async def whole() -> dict[str, Any]:
+    return {"type": "http.request", "body": b"{}", "more_body": False}
+
+
+async def ask(admission: Admission, scope: dict[str, Any], receive: Any = whole) -> None:
+    await admission(scope, receive, None)  # type: ignore[arg-type]
 
 
 def limits(**changes: Any) -> ApiSettings:
@@ -86,11 +90,11 @@ async def test_who_only_waits_takes_no_turn_but_is_counted(path: str, query: byt
 async def test_a_lagging_event_loop_refuses_at_once_and_liveness_is_still_answered() -> None:
     server = Server()
     server.go.set()
-    admission = Admission(server, limits(max_lag=timedelta(milliseconds=100)))
+    admission = Admission(server, limits(max_answering=5, max_lag=timedelta(milliseconds=100)))
     held = Server()
     admission_app, admission._app = admission._app, held
-    busy = asyncio.create_task(ask(admission, request()))
-    await begun(held, 1)
+    busy = [asyncio.create_task(ask(admission, request("/lightrag/query"))) for _ in range(5)]
+    await begun(held, 5)
     time.sleep(0.3)  # noqa: ASYNC251  the loop stands still
     async with asyncio.timeout(2):
         while not admission._lag:
@@ -100,8 +104,80 @@ async def test_a_lagging_event_loop_refuses_at_once_and_liveness_is_still_answer
     admission._app = admission_app
     await ask(admission, request("/healthz", method="GET"))
     held.go.set()
-    await busy
+    await asyncio.gather(*busy)
     async with asyncio.timeout(2):
         while admission._lag:
             await asyncio.sleep(0.01)
     await ask(admission, request())
+
+
+async def test_answers_that_wait_for_a_language_model_keep_no_search_out_and_are_bounded_by_themselves() -> None:
+    server = Server()
+    admission = Admission(server, limits(max_answering=3))
+    answers = [asyncio.create_task(ask(admission, request("/lightrag/query"))) for _ in range(3)]
+    await begun(server, 3)
+    with pytest.raises(Overloaded):
+        await ask(admission, request("/lightrag/query"))
+    search = asyncio.create_task(ask(admission, request()))
+    await begun(server, 4)
+    server.go.set()
+    await asyncio.gather(search, *answers)
+
+
+async def test_an_mcp_server_of_a_fleet_only_waits_for_its_orchestrator() -> None:
+    server = Server()
+    admission = Admission(server, limits(max_answering=1), mcp=Cost.WAIT)
+    calls = [asyncio.create_task(ask(admission, request("/mcp"))) for _ in range(3)]
+    await begun(server, 3)
+    with pytest.raises(Overloaded):
+        await ask(admission, request("/mcp"))
+    server.go.set()
+    await asyncio.gather(*calls)
+
+
+async def test_slow_senders_hold_no_turn() -> None:
+    server, never = Server(), asyncio.Event()
+
+    async def slow() -> dict[str, Any]:
+        await never.wait()
+        return await whole()
+
+    admission = Admission(server, limits())
+    slows = [asyncio.create_task(ask(admission, request(), slow)) for _ in range(2)]
+    await asyncio.sleep(0)
+    server.go.set()
+    await ask(admission, request())
+    assert server.begun == 1
+    never.set()
+    await asyncio.gather(*slows)
+    assert server.begun == 3
+
+
+@pytest.mark.parametrize("size", [10, 40_000])
+async def test_a_body_is_handed_on_whole_and_a_long_one_takes_no_turn(size: int) -> None:
+    parts = [b"a" * size, b"b" * size, b"c" * size]
+    seen: list[bytes] = []
+    held = Server()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (message := await receive())["more_body"]:
+            seen.append(message["body"])
+        seen.append(message["body"])
+
+    left = iter(parts)
+
+    async def receive() -> dict[str, Any]:
+        body = next(left)
+        return {"type": "http.request", "body": body, "more_body": body is not parts[-1]}
+
+    admission = Admission(held, limits())
+    working = [asyncio.create_task(ask(admission, request())) for _ in range(2)]
+    await begun(held, 2)
+    admission._app = app
+    asking = asyncio.create_task(ask(admission, request(length=3 * size), receive))
+    if size == 10:  # a short one waits for its turn
+        held.go.set()
+    await asking
+    assert seen == parts
+    held.go.set()
+    await asyncio.gather(*working)
