@@ -467,7 +467,7 @@ class ApiSettings(Group):
     max_answering: int = Field(32, ge=1)
     """Questions that one process answers at once, most of which wait for a language model."""
     max_waiting: int = Field(1000, ge=1)
-    """Requests of one process that only wait: for a job's end, its events, or an MCP server's orchestrator."""
+    """Requests of one process that only wait: for a job's end, its events, or the rest of a body."""
     turn: Duration = seconds(0.3)
     """Longest wait for a turn; then the answer is 503 with Retry-After."""
     max_lag: Duration = seconds(0.5)

@@ -116,11 +116,16 @@ def _capacity(fleet: Fleet, job: str, seconds: int) -> float:
 
 
 def _overload(fleet: Fleet, job: str, capacity: float, seconds: int) -> list[str]:
-    replies, failures, longest = _sum(_locust(fleet, job, seconds, users=10, rate=3 * capacity))
+    statistics = _locust(fleet, job, seconds, users=10, rate=3 * capacity)
+    replies, failures, longest = _sum(statistics)
     print(
         f"3x: {replies / seconds:.0f} calls/s offered, {failures} replies neither 2xx, 429, 503 nor in 2 s; longest {longest:.0f} ms",
         flush=True,
     )
+    for tool in statistics:
+        print(
+            f"  {tool['name']}: {tool['num_requests']} replies, {tool['num_failures']} failures, longest {tool['max_response_time']:.0f} ms"
+        )
     return [f"{failures} of {replies} replies at three times the capacity"] if failures else []
 
 

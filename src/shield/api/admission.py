@@ -6,8 +6,9 @@ they cost:
 - *work*, most of them, keeps the processor busy: few at once (`max_active`), and who gets no turn within `turn` is refused. More at once
   would not be answered sooner, only later all together;
 - *answers* wait for a language model while they cost nothing: many at once (`max_answering`), so that slow answers do not keep searches out;
-- *waits* are for a job's end, its events, the rest of a body, or, in an MCP server, for the orchestrator, which admits by itself: only
-  counted (`max_waiting`). So nobody holds a turn by sending slowly.
+- *waits* are for a job's end, its events, or the rest of a body: only counted (`max_waiting`). So nobody holds a turn by sending slowly.
+
+A tool call is told by its `Mcp-Name`; clients of the older protocol send none, and may wait for a language model.
 
 And while the event loop lags behind by more than `max_lag` with more than a few requests inside, new ones are refused before they cost
 anything. Liveness and readiness are always answered.
@@ -44,18 +45,15 @@ class Cost(StrEnum):
 class Admission:
     """An ASGI middleware; one for each application of a process.
 
-    `mcp` is what a call of `/mcp` costs: it waits, where an orchestrator does the work, and may wait for a language model where this
-    process does.
+    `model`: answers wait for a language model. Without one they are work like any other.
     """
 
-    def __init__(self, app: ASGIApp, settings: ApiSettings, mcp: Cost = Cost.ANSWER) -> None:
+    def __init__(self, app: ASGIApp, settings: ApiSettings, *, model: bool = True) -> None:
         self._app = app
         self._settings = settings
-        self._mcp = mcp
-        self._turns = {
-            Cost.WORK: _Turns(settings.max_active, settings.turn.total_seconds()),
-            Cost.ANSWER: _Turns(settings.max_answering, settings.turn.total_seconds()),
-        }
+        work = _Turns(settings.max_active, settings.turn.total_seconds())
+        answers = _Turns(settings.max_answering, settings.turn.total_seconds())
+        self._turns = {Cost.WORK: work, Cost.ANSWER: answers if model else work}
         self._waiting = _Room(settings.max_waiting, "Too many requests wait for something else to end.")
         self._receiving = _Room(settings.max_waiting, "Too many requests are still being sent.")
         self._lag = 0.0
@@ -70,7 +68,7 @@ class Admission:
         self._inside += 1
         self._watch()
         try:
-            cost = _cost(scope, self._mcp)
+            cost = _cost(scope)
             # A loop that lags with few requests inside is busy with something that ends, such as loading a model: they wait for it.
             lagging = self._lag > self._settings.max_lag.total_seconds() and self._inside > _FEW
             if lagging:
@@ -177,13 +175,17 @@ class _Turns:
         self._turns.release()
 
 
-def _cost(scope: Scope, mcp: Cost) -> Cost:
+def _cost(scope: Scope) -> Cost:
     path = scope["path"]
     if path == "/mcp":
-        return mcp
+        tool = Headers(scope=scope).get("mcp-name")
+        return Cost.ANSWER if tool is None else _TOOLS.get(tool, Cost.WORK)
     if path == "/lightrag/query":
         return Cost.ANSWER
     waits = scope["method"] == "GET" and path.startswith("/jobs/")
     if waits and (path.endswith("/events") or "wait" in parse_qs(scope.get("query_string", b"").decode("latin-1"))):
         return Cost.WAIT
     return Cost.WORK
+
+
+_TOOLS = {"lightrag_query": Cost.ANSWER, "get_job_status": Cost.WAIT}

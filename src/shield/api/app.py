@@ -22,7 +22,7 @@ from starlette.staticfiles import StaticFiles
 
 from shield import __version__
 from shield.api import problems
-from shield.api.admission import Admission, Cost
+from shield.api.admission import Admission
 from shield.api.authentication import Authentication
 from shield.api.dependencies import Context, Introspection, PrincipalOf
 from shield.api.middleware import BodyLimit, Boundary, HostGuard, HttpMetrics
@@ -81,7 +81,7 @@ def create_app(
             Middleware(Boundary, metrics=metrics),
             Middleware(HostGuard, policy=HostPolicy.of(settings)),
             Middleware(BodyLimit, settings=settings),
-            Middleware(Admission, settings=settings.api, mcp=Cost.ANSWER if rest else Cost.WAIT),
+            Middleware(Admission, settings=settings.api, model=settings.llm.provider != "none" or not rest),
             Middleware(Authentication, principal_of=principal_of, challenge=Challenge.of(settings)),
         ],
     )

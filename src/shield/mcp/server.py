@@ -52,10 +52,13 @@ def create_mcp(
         mask_error_details=True,
         strict_input_validation=True,
         on_duplicate="error",
+        dereference_schemas=False,  # the toolbox did, once
     )
     box = Toolbox(mcp, shield, principal, local_caller=local_caller, limit=limit)
     for family in (search, ingest, jobs, documents):
         family.register(box)
+    # Without it the SDK lists and serialises all tools at each call, to check headers against one schema: half of a call's cost here.
+    mcp._mcp_server.get_tool_input_schema = box.input_schema  # noqa: SLF001  FastMCP has no other way; a test notices if it goes
     metrics.declare_tools(box.names)
     mcp.add_middleware(Boundary(metrics, frozenset(box.names), limit))
     return mcp

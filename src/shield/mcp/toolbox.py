@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from fastmcp import FastMCP
+from fastmcp.tools import Tool
+from fastmcp.utilities.json_schema import dereference_refs
 from mcp_types import ToolAnnotations
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -32,6 +34,7 @@ class Toolbox:
         self.limit = limit
         """Seconds a call may take."""
         self.names: list[str] = []
+        self._inputs: dict[str, dict[str, Any]] = {}
 
     def tool(
         self, *, read_only: bool = False, destructive: bool = False, idempotent: bool = True, open_world: bool = False
@@ -42,11 +45,31 @@ class Toolbox:
         )
 
         def declare(fn: F) -> F:
-            self._mcp.tool(fn, annotations=hints)
+            tool = _self_contained(Tool.from_function(fn, annotations=hints))
+            self._mcp.add_tool(tool)
+            self._inputs[tool.name] = tool.parameters
             self.names.append(fn.__name__)
             return fn
 
         return declare
+
+    def input_schema(self, tool: str) -> dict[str, Any] | None:
+        """What the tool takes, as a JSON schema; None: no such tool."""
+        return self._inputs.get(tool)
+
+
+def _self_contained(tool: Tool) -> Tool:
+    """The tool with schemas that refer to nothing: some clients cannot follow references.
+
+    FastMCP does the same, but anew for each listing.
+    """
+    output = tool.output_schema
+    return tool.model_copy(
+        update={
+            "parameters": dereference_refs(tool.parameters),
+            "output_schema": None if output is None else dereference_refs(output),
+        }
+    )
 
 
 def like(model: type[BaseModel], field: str, description: str | None = None) -> FieldInfo:

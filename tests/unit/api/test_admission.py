@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from shield.api.admission import Admission, Cost
+from shield.api.admission import Admission
 from shield.errors import Overloaded
 from shield.settings import ApiSettings
 
@@ -124,13 +124,17 @@ async def test_answers_that_wait_for_a_language_model_keep_no_search_out_and_are
     await asyncio.gather(search, *answers)
 
 
-async def test_an_mcp_server_of_a_fleet_only_waits_for_its_orchestrator() -> None:
+@pytest.mark.parametrize(("tool", "room"), [("qdrant_find", 2), ("lightrag_query", 4), ("get_job_status", 3), (None, 4)])
+async def test_a_tool_call_costs_what_its_tool_costs(tool: str | None, room: int) -> None:
     server = Server()
-    admission = Admission(server, limits(max_answering=1), mcp=Cost.WAIT)
-    calls = [asyncio.create_task(ask(admission, request("/mcp"))) for _ in range(3)]
-    await begun(server, 3)
+    admission = Admission(server, limits(max_answering=4))
+    scope = request("/mcp")
+    if tool:
+        scope["headers"].append((b"mcp-name", tool.encode()))
+    calls = [asyncio.create_task(ask(admission, scope)) for _ in range(room)]
+    await begun(server, room)
     with pytest.raises(Overloaded):
-        await ask(admission, request("/mcp"))
+        await ask(admission, scope)
     server.go.set()
     await asyncio.gather(*calls)
 
