@@ -1,0 +1,1 @@
+"""A single-node Kubernetes on this machine, of upstream components built from source, without Docker."""
