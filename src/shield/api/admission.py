@@ -10,6 +10,8 @@ they cost:
 
 A tool call is told by its `Mcp-Name`; clients of the older protocol send none, and may wait for a language model.
 
+Credentials are checked before, so that strangers take no turn and no body is read for them.
+
 And while the event loop lags behind by more than `max_lag` with more than a few requests inside, new ones are refused before they cost
 anything. Liveness and readiness are always answered.
 """

@@ -81,8 +81,8 @@ def create_app(
             Middleware(Boundary, metrics=metrics),
             Middleware(HostGuard, policy=HostPolicy.of(settings)),
             Middleware(BodyLimit, settings=settings),
-            Middleware(Admission, settings=settings.api, model=settings.llm.provider != "none" or not rest),
             Middleware(Authentication, principal_of=principal_of, challenge=Challenge.of(settings)),
+            Middleware(Admission, settings=settings.api, model=settings.llm.provider != "none" or not rest),
         ],
     )
     app.state.context = Context(shield, settings, introspection)
