@@ -21,10 +21,13 @@ chromium: ## make Chromium available for pages that need a browser (as root on D
 	@tools/chromium
 
 test: sync ## the tests: everything but whole processes, in under ten minutes
-	@$(RUN) pytest -n 2 -m "not whole"
+	@$(RUN) pytest -n 2 -m "not whole and not kubernetes"
 
 test-whole: sync chromium ## the tests of whole processes: servers, fleets and browsers that are started, killed and started again
 	@$(RUN) pytest -n 2 -m whole
+
+test-kubernetes: sync ## the tests on a real API server and cluster (builds Kubernetes once: minutes, 14 GB while it builds, Go)
+	@$(RUN) pytest -n0 -m kubernetes tests/kubernetes $(ARGS)
 
 up: sync ## set everything up, build the samples, answer one question, and serve (ARGS=--no-samples)
 	@$(RUN) shield up $(ARGS)
@@ -73,7 +76,7 @@ test-litellm: sync ## models and tools through a real LiteLLM proxy, which gets 
 
 coverage: sync chromium ## all tests with branch coverage; fails under 85 %
 	@$(RUN) coverage erase
-	@$(RUN) pytest -n 2 --cov=shield --cov-report=term
+	@$(RUN) pytest -n 2 -m "not kubernetes" --cov=shield --cov-report=term
 
 build: sync ## build the wheel and the source archive into dist/
 	@rm -rf dist && tools/bootstrap --uv build --quiet && ls dist
@@ -82,4 +85,4 @@ format: sync ## format the code
 	@$(RUN) ruff format .
 	@$(RUN) ruff check --fix .
 
-.PHONY: help sync check chromium test test-whole up dev generate proof-fresh proof-delete proof-errors proof-isolation chaos chaos-sabotage load bench-breaker bench-graph bench-memory test-litellm coverage build format
+.PHONY: help sync check chromium test test-whole test-kubernetes up dev generate proof-fresh proof-delete proof-errors proof-isolation chaos chaos-sabotage load bench-breaker bench-graph bench-memory test-litellm coverage build format

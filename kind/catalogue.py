@@ -1,0 +1,128 @@
+"""The tools that are built, and how: each has a Go module of its own in `kind/tools/`, because their dependencies disagree.
+
+A tool's version stands in its `go.mod` and nowhere else. What a build makes depends on that module's files and on the recipe
+here; `Tool.key` is the hash of both, so a changed version or flag is a new build, and nothing else is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+MODULES = Path(__file__).parent / "tools"
+
+
+@dataclass(frozen=True)
+class Tool:
+    """Programs that are built together from one module."""
+
+    name: str
+    programs: dict[str, str]
+    """Program name to import path, or `.` for the module's own."""
+    module: str = ""
+    """The upstream module whose version is the tool's."""
+    tags: str = ""
+    ldflags: str = ""
+    data: tuple[str, ...] = ()
+    """Files of the upstream module that are kept beside the programs: globs in its directory."""
+    modules: Path = field(default=MODULES, compare=False)
+
+    @property
+    def directory(self) -> Path:
+        """Where its module is committed."""
+        return self.modules / self.name
+
+    @property
+    def version(self) -> str:
+        """The upstream version, as `v1.2.3`; empty for a program of our own."""
+        if not self.module:
+            return ""
+        found = re.search(
+            rf"^(?:require )?\s*{re.escape(self.module)} (v\S+)", (self.directory / "go.mod").read_text(encoding="utf-8"), re.MULTILINE
+        )
+        if found is None:
+            raise ValueError(f"{self.directory}/go.mod does not require {self.module}")
+        return found[1]
+
+    @property
+    def key(self) -> str:
+        """Names what a build of it makes: the same key, the same programs."""
+        digest = hashlib.sha256()
+        for path in sorted(self.directory.iterdir()):
+            if path.name in ("go.mod", "go.sum") or path.suffix == ".go":
+                digest.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+        digest.update(repr((sorted(self.programs.items()), self.tags, self.ldflags, self.data, platform.machine())).encode())
+        return digest.hexdigest()[:16]
+
+    @property
+    def linker_flags(self) -> str:
+        """Flags for the linker: no symbols, and the version where upstream expects it from the linker."""
+        major, _, minor = self.version.removeprefix("v").rpartition(".")[0].partition(".")
+        return f"-s -w {self.ldflags.format(version=self.version, major=major, minor=minor)}".strip()
+
+
+_KUBERNETES = "k8s.io/component-base/version"
+
+KUBERNETES = Tool(
+    "kubernetes",
+    {
+        name: f"k8s.io/kubernetes/cmd/{name}"
+        for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl")
+    },
+    module="k8s.io/kubernetes",
+    ldflags=f"-X {_KUBERNETES}.gitVersion={{version}} -X {_KUBERNETES}.gitMajor={{major}} -X {_KUBERNETES}.gitMinor={{minor}}",
+)
+ETCD = Tool("etcd", {"etcd": "go.etcd.io/etcd/server/v3"}, module="go.etcd.io/etcd/server/v3")
+CONTAINERD = Tool(
+    "containerd",
+    {name: f"github.com/containerd/containerd/v2/cmd/{name}" for name in ("containerd", "containerd-shim-runc-v2", "ctr")},
+    module="github.com/containerd/containerd/v2",
+    tags="no_btrfs,no_devmapper,no_zfs",
+    ldflags="-X github.com/containerd/containerd/v2/version.Version={version}",
+)
+CNI = Tool(
+    "cni",
+    {
+        name: f"github.com/containernetworking/plugins/plugins/{kind}/{name}"
+        for kind, name in (("main", "bridge"), ("main", "loopback"), ("ipam", "host-local"), ("meta", "portmap"))
+    },
+    module="github.com/containernetworking/plugins",
+)
+COREDNS = Tool("coredns", {"coredns": "github.com/coredns/coredns"}, module="github.com/coredns/coredns")
+REGISTRY = Tool("registry", {"registry": "."}, module="github.com/distribution/distribution/v3")
+PAUSE = Tool("pause", {"pause": "."})
+HELM = Tool(
+    "helm",
+    {"helm": "helm.sh/helm/v4/cmd/helm"},
+    module="helm.sh/helm/v4",
+    ldflags="-X helm.sh/helm/v4/internal/version.version={version}",
+)
+KWOK = Tool(
+    "kwok",
+    {"kwok": "sigs.k8s.io/kwok/cmd/kwok"},
+    module="sigs.k8s.io/kwok",
+    data=(
+        "kustomize/stage/node/fast/node-initialize.yaml",
+        "kustomize/stage/node/heartbeat-with-lease/node-heartbeat-with-lease.yaml",
+        "kustomize/stage/pod/fast/pod-*.yaml",
+    ),
+)
+
+NODE = (ETCD, KUBERNETES, CONTAINERD, CNI, COREDNS, REGISTRY, PAUSE, HELM)
+"""What a whole cluster needs; KWOK is built when it is asked for."""
+ALL = (*NODE, KWOK)
+
+
+def tool_of(program: str) -> Tool:
+    """The tool that a program is part of.
+
+    Raises:
+        KeyError: no tool makes it.
+    """
+    for tool in ALL:
+        if program in tool.programs:
+            return tool
+    raise KeyError(f"no tool makes {program!r}; there are {', '.join(sorted(name for tool in ALL for name in tool.programs))}")

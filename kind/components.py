@@ -1,0 +1,185 @@
+"""Command lines of the control plane's components, as the plain control plane and the whole cluster both run them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kind.kubeconfig import write_kubeconfig
+from kind.pki import ADMIN, Authority, Pair
+
+_CLIENT_QPS = 1000
+"""Requests a second that the controllers may send. Their own limit of 20 completes two Jobs a second."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """A process to run. Its name is that of its log, too."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Where the API server is, and what it is for."""
+
+    address: str
+    port: int
+    services: str
+    """Network of the services' addresses."""
+    service_address: str
+    """The API server's own address among them."""
+
+    @property
+    def url(self) -> str:
+        """Its address for clients."""
+        return f"https://{self.address}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """All certificates and kubeconfigs of a control plane."""
+
+    authority: Authority
+    server: Pair
+    kubelet_client: Pair
+    service_accounts: Pair
+    admin: Pair
+    admin_config: Path
+    controller_manager: Path
+    scheduler: Path
+
+
+def make_credentials(directory: Path, serving: Serving) -> Credentials:
+    """Write them under `directory`."""
+    authority = Authority(directory / "pki")
+    hosts = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost", "127.0.0.1"]
+    admin = authority.issue("admin", "kubernetes-admin", group=ADMIN)
+
+    def config(name: str, user: Pair) -> Path:
+        return write_kubeconfig(directory / name, server=serving.url, authority=authority.pair.certificate, user=user)
+
+    return Credentials(
+        authority=authority,
+        server=authority.issue("apiserver", "kube-apiserver", hosts=[*hosts, serving.service_address, serving.address]),
+        kubelet_client=authority.issue("kubelet-client", "kube-apiserver-kubelet-client", group=ADMIN),
+        service_accounts=authority.key_pair("service-accounts"),
+        admin=admin,
+        admin_config=config("kubeconfig", admin),
+        controller_manager=config("controller-manager.conf", authority.issue("controller-manager", "system:kube-controller-manager")),
+        scheduler=config("scheduler.conf", authority.issue("scheduler", "system:kube-scheduler")),
+    )
+
+
+def etcd(program: Path, *, data: Path, sockets: Path) -> Component:
+    """The store. It listens on sockets in a private directory only: it asks nobody who they are."""
+    client, peer = f"unix://{sockets}/etcd", f"unix://{sockets}/peer"
+    return Component(
+        "etcd",
+        (
+            str(program),
+            f"--data-dir={data}",
+            f"--listen-client-urls={client}",
+            f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=default={peer}",
+            "--log-level=warn",
+        ),
+    )
+
+
+def apiserver(program: Path, serving: Serving, credentials: Credentials, *, sockets: Path, extra: Sequence[str] = ()) -> Component:
+    """The API server, with the admission plugins that are on by default, and NodeRestriction."""
+    ca = credentials.authority.pair.certificate
+    return Component(
+        "kube-apiserver",
+        (
+            str(program),
+            f"--etcd-servers=unix://{sockets}/etcd",
+            f"--advertise-address={serving.address}",
+            f"--bind-address={serving.address}",
+            f"--secure-port={serving.port}",
+            f"--service-cluster-ip-range={serving.services}",
+            f"--client-ca-file={ca}",
+            f"--tls-cert-file={credentials.server.certificate}",
+            f"--tls-private-key-file={credentials.server.key}",
+            f"--kubelet-client-certificate={credentials.kubelet_client.certificate}",
+            f"--kubelet-client-key={credentials.kubelet_client.key}",
+            f"--kubelet-certificate-authority={ca}",
+            "--kubelet-preferred-address-types=InternalIP",  # nobody resolves the node's name
+            f"--service-account-key-file={credentials.service_accounts.certificate}",
+            f"--service-account-signing-key-file={credentials.service_accounts.key}",
+            "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
+            "--allow-privileged=true",
+            "--profiling=false",
+            *extra,
+        ),
+    )
+
+
+def controller_manager(program: Path, credentials: Credentials, extra: Sequence[str] = ()) -> Component:
+    """The controllers, with client limits that do not hide what an operator can do."""
+    ca = credentials.authority.pair
+    config = credentials.controller_manager
+    return Component(
+        "kube-controller-manager",
+        (
+            str(program),
+            f"--kubeconfig={config}",
+            "--secure-port=0",
+            "--leader-elect=false",
+            "--use-service-account-credentials=true",
+            f"--service-account-private-key-file={credentials.service_accounts.key}",
+            f"--root-ca-file={ca.certificate}",
+            f"--cluster-signing-cert-file={ca.certificate}",
+            f"--cluster-signing-key-file={ca.key}",
+            f"--kube-api-qps={_CLIENT_QPS}",
+            f"--kube-api-burst={2 * _CLIENT_QPS}",
+            "--concurrent-job-syncs=20",
+            *extra,
+        ),
+    )
+
+
+def scheduler(program: Path, credentials: Credentials) -> Component:
+    """The scheduler, with the same limits."""
+    return Component(
+        "kube-scheduler",
+        (
+            str(program),
+            f"--kubeconfig={credentials.scheduler}",
+            "--secure-port=0",
+            "--leader-elect=false",
+            f"--kube-api-qps={_CLIENT_QPS}",
+            f"--kube-api-burst={2 * _CLIENT_QPS}",
+        ),
+    )
+
+
+FAKE_NODE = "kwok.x-k8s.io/node"
+"""Annotation of the nodes that KWOK plays, and key of their taint; its value is `fake`."""
+
+
+def kwok(program: Path, config: Path, *, port: int) -> Component:
+    """KWOK: nodes without machines, on which pods run and complete at once."""
+    stages = sorted(program.parent.glob("*.yaml"))
+    return Component(
+        "kwok",
+        (
+            str(program),
+            f"--kubeconfig={config}",
+            "--manage-all-nodes=false",
+            f"--manage-nodes-with-annotation-selector={FAKE_NODE}=fake",
+            "--cidr=10.99.0.0/16",
+            "--node-ip=10.99.99.1",
+            "--node-lease-duration-seconds=40",
+            f"--server-address=127.0.0.1:{port}",  # without it, all addresses
+            *(f"--config={stage}" for stage in stages),
+        ),
+    )

@@ -1,0 +1,3 @@
+module shield.hx-citadel.io/kind/pause
+
+go 1.26.0
