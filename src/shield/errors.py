@@ -194,6 +194,20 @@ class KnowledgeBaseExists(ShieldError):
     advice = "Choose another name, or use the existing one."
 
 
+class KnowledgeBaseConflict(ShieldError):
+    """A knowledge base of that name exists already, and is somebody else's."""
+
+    code, status = "kb.conflict", 409
+    advice = "Choose another name, or have its owner delete it."
+
+
+class KnowledgeBaseDeleting(ShieldError):
+    """A knowledge base of that name is being deleted."""
+
+    code, status, retryable = "kb.deleting", 409, True
+    advice = "Wait until its deletion has ended, then try again."
+
+
 class KnowledgeBaseNameInvalid(ShieldError):
     """A knowledge base's name is 1-40 lower-case letters, digits and inner hyphens."""
 

@@ -178,6 +178,7 @@ class Questioner:
             "upload_id": target.announced,
             "name": target.kb,
             "key_id": target.key,
+            "namespace": "team-a",
         }
         url = path.format(code="job.not_found", **places)
         options = case.make(target)

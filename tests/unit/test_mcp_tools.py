@@ -35,7 +35,7 @@ from shield.service.models import (
 )
 from shield.settings import load
 from shield.telemetry.metrics import Metrics
-from tests.unit.mcp_shield import DOCUMENT, JOB, RecordingShield
+from tests.unit.stand_in import DOCUMENT, JOB, StandIn
 
 SNAPSHOT = Path(__file__).with_name("mcp_tools.json")
 SIX = {"crawl_web", "ingest_doc", "qdrant_find", "qdrant_store", "lightrag_query", "get_job_status"}
@@ -61,20 +61,20 @@ MINIMAL: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def served() -> tuple[RecordingShield, FastMCP[Any]]:
+def served() -> tuple[StandIn, FastMCP[Any]]:
     """A server for all tests that count nothing: building its schemas takes a while."""
-    shield = RecordingShield()
+    shield = StandIn()
     return shield, create_mcp(shield, Metrics(), load(), principal=lambda: LOCAL)
 
 
 @pytest.fixture
-def shield(served: tuple[RecordingShield, FastMCP[Any]]) -> RecordingShield:
+def shield(served: tuple[StandIn, FastMCP[Any]]) -> StandIn:
     served[0].reset()
     return served[0]
 
 
 @pytest.fixture
-def mcp(served: tuple[RecordingShield, FastMCP[Any]]) -> FastMCP[Any]:
+def mcp(served: tuple[StandIn, FastMCP[Any]]) -> FastMCP[Any]:
     return served[1]
 
 
@@ -84,12 +84,12 @@ def metrics() -> Metrics:
 
 
 @pytest.fixture
-def counting(shield: RecordingShield, metrics: Metrics) -> FastMCP[Any]:
+def counting(shield: StandIn, metrics: Metrics) -> FastMCP[Any]:
     return create_mcp(shield, metrics, load(), principal=lambda: LOCAL)
 
 
 @pytest.fixture(params=["auto", "legacy"])
-async def client(request: pytest.FixtureRequest, mcp: FastMCP[Any], shield: RecordingShield) -> AsyncIterator[Client[Any]]:
+async def client(request: pytest.FixtureRequest, mcp: FastMCP[Any], shield: StandIn) -> AsyncIterator[Client[Any]]:
     async with Client(mcp, mode=request.param) as client:
         yield client
 
@@ -272,12 +272,12 @@ class TestWhatIsPassedOn:
         ],
     )  # fmt: skip
     async def test_arguments_reach_the_port_for_the_principal_who_asks(
-        self, client: Client[Any], shield: RecordingShield, *, tool: str, arguments: dict[str, Any], method: str, expected: dict[str, Any]
+        self, client: Client[Any], shield: StandIn, *, tool: str, arguments: dict[str, Any], method: str, expected: dict[str, Any]
     ) -> None:
         result = await call(client, tool, **arguments)
         assert not result.is_error, result.structured_content
-        [(called, who, passed)] = shield.calls
-        assert (called, who) == (method, LOCAL)
+        [(called, passed)] = shield.calls
+        assert (called, passed["who"]) == (method, LOCAL)
         assert expected.items() <= passed.items()
 
     @pytest.mark.parametrize("tool", MINIMAL)
@@ -294,28 +294,28 @@ class TestWhatIsPassedOn:
             "job_id": str(JOB),
             "status": "pending",
             "status_url": f"/jobs/{JOB}",
-            "poll_after_seconds": 2.0,
+            "poll_after_seconds": 1.5,
             "knowledge_base": "default",
         }
         assert set(result.structured_content) == set(JobAccepted.model_fields)
 
-    async def test_a_path_is_only_for_callers_on_this_machine(self, client: Client[Any], shield: RecordingShield) -> None:
+    async def test_a_path_is_only_for_callers_on_this_machine(self, client: Client[Any], shield: StandIn) -> None:
         assert error_of(await call(client, "ingest_doc", path="notes.md"))["code"] == "document.path_refused"
         assert shield.calls == []
         local = create_mcp(shield, Metrics(), load(), principal=lambda: LOCAL, local_caller=True)
         async with Client(local) as neighbour:
             assert not (await call(neighbour, "ingest_doc", path="notes.md")).is_error
-        assert shield.calls[0][2]["local_caller"] is True
+        assert shield.calls[0][1]["local_caller"] is True
 
-    async def test_a_callers_trace_goes_on_in_the_job(self, client: Client[Any], shield: RecordingShield) -> None:
+    async def test_a_callers_trace_goes_on_in_the_job(self, client: Client[Any], shield: StandIn) -> None:
         await client.call_tool("crawl_web", MINIMAL["crawl_web"], meta={"traceparent": TRACEPARENT})
-        assert shield.calls[0][2]["traceparent"].split("-")[1] == TRACEPARENT.split("-")[1]
+        assert shield.calls[0][1]["traceparent"].split("-")[1] == TRACEPARENT.split("-")[1]
 
-    async def test_a_waiting_poll_answers_before_the_tools_own_limit(self, shield: RecordingShield) -> None:
+    async def test_a_waiting_poll_answers_before_the_tools_own_limit(self, shield: StandIn) -> None:
         mcp = create_mcp(shield, Metrics(), load(query={"timeout": 10}), principal=lambda: LOCAL)
         async with Client(mcp) as client:
             await call(client, "get_job_status", job_id=str(JOB), wait_seconds=45)
-        assert shield.calls[0][2]["wait"] == pytest.approx(9)
+        assert shield.calls[0][1]["wait"] == pytest.approx(9)
 
 
 class TestHowItFails:
@@ -341,7 +341,7 @@ class TestHowItFails:
         ],
     )
     async def test_a_wrong_argument_is_named(
-        self, client: Client[Any], shield: RecordingShield, tool: str, arguments: dict[str, Any], field: str
+        self, client: Client[Any], shield: StandIn, tool: str, arguments: dict[str, Any], field: str
     ) -> None:
         error = error_of(await call(client, tool, **arguments))
         assert error["code"] == "request.invalid"
@@ -350,15 +350,15 @@ class TestHowItFails:
         assert field in error["message"]
         assert shield.calls == []
 
-    async def test_every_error_of_the_port_arrives_as_it_is(self, client: Client[Any], shield: RecordingShield) -> None:
+    async def test_every_error_of_the_port_arrives_as_it_is(self, client: Client[Any], shield: StandIn) -> None:
         for leaf in leaf_errors().values():
-            shield.failure = raised = leaf(retry_after=1.5, limit=3)
+            shield.raises = raised = leaf(retry_after=1.5, limit=3)
             assert error_of(await call(client, "list_knowledge_bases")) == raised.public()
 
     async def test_an_unknown_tool_is_an_error_like_any_other(self, client: Client[Any]) -> None:
         assert error_of(await call(client, "no_such_tool", query=SECRET))["code"] == "request.tool_not_found"
 
-    async def test_a_principal_that_cannot_be_told_is_an_error_of_the_call(self, shield: RecordingShield) -> None:
+    async def test_a_principal_that_cannot_be_told_is_an_error_of_the_call(self, shield: StandIn) -> None:
         def nobody() -> Principal:
             raise Unauthenticated
 
@@ -367,8 +367,8 @@ class TestHowItFails:
                 assert error_of(await call(client, tool, **arguments))["code"] == "auth.required"
         assert shield.calls == []
 
-    async def test_a_call_that_takes_too_long_is_stopped(self, shield: RecordingShield) -> None:
-        shield.hold = asyncio.Event()
+    async def test_a_call_that_takes_too_long_is_stopped(self, shield: StandIn) -> None:
+        shield.stuck = asyncio.Event()
         metrics = Metrics()
         mcp = create_mcp(shield, metrics, load(query={"timeout": 0.05}), principal=lambda: LOCAL)
         async with Client(mcp) as client:
@@ -381,9 +381,9 @@ class TestHowItFails:
 
     @pytest.mark.parametrize("bug", [RuntimeError(SECRET), TimeoutError(SECRET), KeyError(SECRET), ValueError(f"x\n{SECRET}")], ids=repr)
     async def test_a_bug_tells_a_correlation_id_and_nothing_else(
-        self, client: Client[Any], shield: RecordingShield, caplog: pytest.LogCaptureFixture, bug: Exception
+        self, client: Client[Any], shield: StandIn, caplog: pytest.LogCaptureFixture, bug: Exception
     ) -> None:
-        shield.failure = bug
+        shield.raises = bug
         result = await call(client, "qdrant_find", query="q")
         error = error_of(result)
         assert error["code"] == "request.internal"
@@ -392,17 +392,17 @@ class TestHowItFails:
         assert record.__dict__["correlation_id"] == error["details"]["correlation_id"]
         assert record.exc_info
 
-    async def test_a_pydantic_error_from_within_is_our_bug_and_not_the_callers(self, client: Client[Any], shield: RecordingShield) -> None:
+    async def test_a_pydantic_error_from_within_is_our_bug_and_not_the_callers(self, client: Client[Any], shield: StandIn) -> None:
         try:
             FindRequest.model_validate({"query": SECRET, "limit": 0})
         except ValueError as error:
-            shield.failure = error
+            shield.raises = error
         result = await call(client, "qdrant_find", query="q")
         assert error_of(result)["code"] == "request.internal"
         assert SECRET not in str(result)
 
     async def test_neither_errors_nor_logs_quote_what_was_sent(
-        self, client: Client[Any], shield: RecordingShield, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+        self, client: Client[Any], shield: StandIn, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
     ) -> None:
         caplog.set_level(logging.DEBUG, "shield")
         attempts: list[tuple[str, dict[str, Any], ShieldError | None]] = [
@@ -417,7 +417,7 @@ class TestHowItFails:
             ("qdrant_store", {"text": SECRET}, InvalidRequest()),
         ]
         for tool, arguments, failure in attempts:
-            shield.failure = failure
+            shield.raises = failure
             result = await call(client, tool, **arguments)
             error_of(result)
             assert SECRET not in str(result)
@@ -426,13 +426,11 @@ class TestHowItFails:
 
 
 class TestWhatIsCounted:
-    async def test_calls_by_tool_and_status_with_their_durations(
-        self, counting: FastMCP[Any], shield: RecordingShield, metrics: Metrics
-    ) -> None:
+    async def test_calls_by_tool_and_status_with_their_durations(self, counting: FastMCP[Any], shield: StandIn, metrics: Metrics) -> None:
         async with Client(counting) as client:
             await call(client, "qdrant_find", query="q")
             await call(client, "qdrant_find", query="")
-            shield.failure = UnknownJob()
+            shield.raises = UnknownJob()
             await call(client, "get_job_status", job_id=str(JOB))
             await call(client, "made_up_tool")
         assert counted(metrics, "tool_calls_total", "tool_name", "status") == {
@@ -461,11 +459,11 @@ class TestWhatIsCounted:
             assert f'tool_calls_total{{status="error",tool_name="{tool}"}} 0.0' in text
 
     async def test_a_call_whose_client_went_away_is_counted_as_started_only(
-        self, counting: FastMCP[Any], shield: RecordingShield, metrics: Metrics
+        self, counting: FastMCP[Any], shield: StandIn, metrics: Metrics
     ) -> None:
-        shield.hold = asyncio.Event()
+        shield.stuck = asyncio.Event()
         task = asyncio.create_task(counting.call_tool("qdrant_find", {"query": "q"}))
-        await asyncio.wait_for(shield.held.wait(), 5)
+        await asyncio.wait_for(shield.reached.wait(), 5)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -485,7 +483,7 @@ def _parameters(tool: str) -> list[str]:
 
 @given(data=st.data())
 @hypothesis_settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_no_argument_whatever_breaks_a_tool(mcp: FastMCP[Any], shield: RecordingShield, data: st.DataObject) -> None:
+async def test_no_argument_whatever_breaks_a_tool(mcp: FastMCP[Any], shield: StandIn, data: st.DataObject) -> None:
     """Any JSON in any parameter is either accepted or named; never a crash."""
     tool = data.draw(st.sampled_from(sorted(MINIMAL)))
     names = st.sampled_from([*_parameters(tool), "made_up"])

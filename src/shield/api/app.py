@@ -26,7 +26,7 @@ from shield.api.admission import Admission
 from shield.api.authentication import Authentication
 from shield.api.dependencies import Context, Introspection, PrincipalOf
 from shield.api.middleware import BodyLimit, Boundary, HostGuard, HttpMetrics
-from shield.api.routes import docs, documents, health, identity, ingest, jobs, keys, knowledge_bases, search, uploads
+from shield.api.routes import docs, documents, health, identity, ingest, ingest_jobs, jobs, keys, knowledge_bases, search, uploads
 from shield.auth.authenticator import Challenge
 from shield.auth.binding import check_binding
 from shield.auth.hosts import HostPolicy
@@ -36,7 +36,7 @@ from shield.service.port import Shield
 from shield.settings import Settings
 
 MCP_PATH = "/mcp"
-_ROUTERS = (ingest, search, uploads, jobs, documents, knowledge_bases, keys, health, docs)
+_ROUTERS = (ingest, search, uploads, jobs, documents, knowledge_bases, ingest_jobs, keys, health, docs)
 _DESCRIPTION = "Web sites and documents in, cited answers out. Long work is a job: 202, then poll or watch it."
 
 

@@ -20,6 +20,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "rebuild_knowledge_base": {"fresh": False},
     "reindex_knowledge_base": {"model": "bge-m3", "dim": 1024, "questions": ["How is a stuck pump restarted?"]},
     "create_knowledge_base": {"name": "team-handbook", "description": "How we work.", "graph": True},
+    "ingest_job_progress": {"uids": ["3f1c0a52-0d55-4c4e-9a55-5a3f6f0d8c11"]},
+    "cancel_ingest_jobs": {"uids": ["3f1c0a52-0d55-4c4e-9a55-5a3f6f0d8c11"]},
+    "ensure_namespace_base": {"description": "How we work.", "graph": True, "embedding_model": "bge-m3", "embedding_dim": 1024},
     "create_key": {"name": "the docs agent", "scopes": ["kb:read"], "knowledge_bases": ["team-handbook"], "expires_in_days": 90},
     "rotate_key": {"grace_seconds": 3600},
 }
@@ -30,6 +33,7 @@ PARAMETERS: dict[str, Any] = {
     "document_id": DOCUMENT_ID,
     "upload_id": UPLOAD_ID,
     "name": "team-handbook",
+    "namespace": "team-a",
     "key_id": "k3v9x0ab",
     "token": "ONE-TIME-TOKEN",
 }

@@ -137,6 +137,7 @@ jobs = Table(
     Index("ix_jobs_principal", "principal", "seq"),
     Index("ix_jobs_turn", "principal", "turn", postgresql_where=text("turn IS NOT NULL")),
     Index("ix_jobs_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+    Index("ix_jobs_runner", "runner", postgresql_where=text("runner <> 'fleet'")),
 )
 
 job_outcomes = Table(

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from shield.database.engine import database_errors
 from shield.database.fence import require_fence
 from shield.errors import DatabaseUnavailable, JobCancelled, JobEnded, ShieldError, UnknownJob
-from shield.jobs import choice, claims, intake, stats, sweeps
+from shield.jobs import choice, claims, intake, pods, stats, sweeps
 from shield.jobs.choice import Chosen, Out
 from shield.jobs.model import (
     FLEET,
@@ -158,6 +158,28 @@ class JobRepository:
                 raise JobEnded
             asked = job_of((await connection.execute(_ASK_CANCEL, {"id": job_id})).mappings().one())
             return asked if row["held"] else await claims.end(connection, job_id, Status.CANCELLED, error=JobCancelled())
+
+    # -- for the operator, and the pods of its IngestJobs ---------------------------------------------------------------
+
+    async def pod_rows(self, uids: Sequence[str]) -> Sequence[pods.PodRow]:
+        """The rows of these IngestJobs; those without one are left out."""
+        async with self._transaction() as connection:
+            return await pods.rows(connection, uids)
+
+    async def of_pod(self, principal: str, uid: str) -> Job | None:
+        """The row that an earlier pod of this IngestJob accepted, if there is one."""
+        async with self._transaction() as connection:
+            return await pods.of(connection, principal, uid)
+
+    async def active_pods(self, after: str = "", limit: int = 1000) -> Sequence[str]:
+        """The uids of IngestJobs whose rows have not ended, in order, those after `after`."""
+        async with self._transaction() as connection:
+            return await pods.active(connection, after, limit)
+
+    async def cancel_pods(self, uids: Sequence[str]) -> int:
+        """Cancel the rows of these IngestJobs that have not ended; how many those were."""
+        async with self._transaction() as connection:
+            return await pods.cancel(connection, uids)
 
     # -- for workers --------------------------------------------------------------------------------------------------
 

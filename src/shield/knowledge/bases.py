@@ -8,7 +8,7 @@ cannot be removed.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +20,8 @@ from shield.database.engine import database_errors
 from shield.database.tables import chunks, documents, graph_tasks, knowledge_bases
 from shield.errors import (
     DependencyMisconfigured,
+    KnowledgeBaseConflict,
+    KnowledgeBaseDeleting,
     KnowledgeBaseExists,
     KnowledgeBaseNameInvalid,
     KnowledgeBaseProtected,
@@ -72,8 +74,10 @@ class Bases:
         self._model = model
         self._dim = dim
 
-    async def create(self, name: str, *, owner: str, description: str = "", graph: bool = True) -> KnowledgeBase:
-        """Make a base.
+    async def create(
+        self, name: str, *, owner: str, description: str = "", graph: bool = True, embedding: tuple[str, int] | None = None
+    ) -> KnowledgeBase:
+        """Make a base, with vectors of this model and dimension, by default the installation's.
 
         Raises:
             KnowledgeBaseNameInvalid: not 1-40 lower-case letters, digits and inner hyphens.
@@ -81,9 +85,10 @@ class Bases:
         """
         if not _NAME.fullmatch(name):
             raise KnowledgeBaseNameInvalid
+        model, dim = embedding or (self._model, self._dim)
         statement = (
             upsert(knowledge_bases)
-            .values(name=name, description=description, graph=graph, embedding_model=self._model, embedding_dim=self._dim, owner=owner)
+            .values(name=name, description=description, graph=graph, embedding_model=model, embedding_dim=dim, owner=owner)
             .on_conflict_do_nothing()
             .returning(*_COLUMNS)
         )
@@ -105,6 +110,28 @@ class Bases:
         except KnowledgeBaseExists:  # another process was quicker
             return await self.get(DEFAULT)
 
+    async def owned(self, name: str, *, owner: str, description: str) -> KnowledgeBase | None:
+        """The base of that name, which must be this owner's; its description becomes this one. None: there is no such base.
+
+        Raises:
+            KnowledgeBaseConflict: it is somebody else's.
+            KnowledgeBaseDeleting: it is being deleted.
+        """
+        locked = select(*_COLUMNS, knowledge_bases.c.deleting).where(knowledge_bases.c.name == name).with_for_update(key_share=True)
+        with database_errors():
+            async with self._engine.begin() as connection:
+                row = (await connection.execute(locked)).one_or_none()
+                if row is None:
+                    return None
+                if row.owner != owner:
+                    raise KnowledgeBaseConflict
+                if row.deleting:
+                    raise KnowledgeBaseDeleting
+                if row.description != description:
+                    change = update(knowledge_bases).where(knowledge_bases.c.id == row.id).values(description=description)
+                    await connection.execute(change)
+        return replace(_base(row), description=description)
+
     async def get(self, name: str) -> KnowledgeBase:
         """The base of that name.
 
@@ -122,8 +149,8 @@ class Bases:
         conditions = () if deleting else (~knowledge_bases.c.deleting,)
         return await self._one(knowledge_bases.c.id == base_id, *conditions)
 
-    async def summaries(self) -> list[BaseSummary]:
-        """All bases with their numbers, in order of name."""
+    async def summaries(self, name: str | None = None) -> list[BaseSummary]:
+        """All bases with their numbers, or the one of that name, in order of name."""
         count_documents = (
             select(func.count()).where(documents.c.knowledge_base_id == knowledge_bases.c.id, documents.c.live_revision.is_not(None))
         ).scalar_subquery()
@@ -139,7 +166,7 @@ class Bases:
         ).scalar_subquery()
         statement = (
             select(*_COLUMNS, count_documents.label("documents"), count_chunks.label("chunks"), count_tasks.label("pending"))
-            .where(~knowledge_bases.c.deleting)
+            .where(~knowledge_bases.c.deleting, *(() if name is None else (knowledge_bases.c.name == name,)))
             .order_by(knowledge_bases.c.name)
         )
         with database_errors():
@@ -153,10 +180,10 @@ class Bases:
         Raises:
             UnknownKnowledgeBase: there is none.
         """
-        for summary in await self.summaries():
-            if summary.base.name == name:
-                return summary
-        raise UnknownKnowledgeBase
+        found = await self.summaries(name)
+        if not found:
+            raise UnknownKnowledgeBase
+        return found[0]
 
     def check_removable(self, kb: KnowledgeBase) -> None:
         """Pass unless the base is `default`.

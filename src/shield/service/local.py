@@ -6,13 +6,13 @@ import asyncio
 
 from shield import __version__
 from shield.auth import Principal
-from shield.service.collections import CollectionCases
 from shield.service.keys import ApiKeys
 from shield.service.models import Health, KeyCreate, KeyCreated, KeyList, KeyRotate, KeyView
+from shield.service.operator import OperatorCases
 from shield.service.parts import Parts
 
 
-class LocalShield(CollectionCases):
+class LocalShield(OperatorCases):
     """Implements `shield.service.port.Shield` on the parts of one process."""
 
     def __init__(self, parts: Parts) -> None:

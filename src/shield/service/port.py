@@ -11,6 +11,7 @@ from uuid import UUID
 
 from shield.auth import Principal
 from shield.service.models import (
+    ActiveIngestJobs,
     Answer,
     CollectionList,
     DocumentList,
@@ -18,6 +19,9 @@ from shield.service.models import (
     FindRequest,
     FindResult,
     Health,
+    IngestJobList,
+    IngestJobsCancelled,
+    IngestJobUids,
     IngestRequest,
     JobList,
     JobView,
@@ -31,6 +35,8 @@ from shield.service.models import (
     KnowledgeBaseHash,
     KnowledgeBaseList,
     KnowledgeBaseView,
+    NamespaceBase,
+    NamespaceBaseView,
     QueryRequest,
     RebuildRequest,
     ReindexRequest,
@@ -139,6 +145,18 @@ class Shield(Protocol):
 
     async def discard_collections(self, who: Principal, name: str) -> CollectionList:
         """Give up all collections but the live one."""
+
+    async def ingest_job_progress(self, who: Principal, request: IngestJobUids) -> IngestJobList:
+        """Where the rows of these IngestJobs stand; those without one are left out."""
+
+    async def cancel_ingest_jobs(self, who: Principal, request: IngestJobUids) -> IngestJobsCancelled:
+        """Cancel the rows of these IngestJobs that have not ended; doing it again changes nothing."""
+
+    async def active_ingest_jobs(self, who: Principal, *, after: str | None = None, limit: int = 1000) -> ActiveIngestJobs:
+        """IngestJobs whose rows have not ended, in order, those after `after`."""
+
+    async def ensure_namespace_base(self, who: Principal, namespace: str, name: str, request: NamespaceBase) -> NamespaceBaseView:
+        """The knowledge base of a namespace, made if it is missing."""
 
     async def create_upload(self, who: Principal, request: UploadCreate) -> UploadView:
         """Announce a file; the answer holds a one-time URL."""

@@ -18,8 +18,9 @@ from uuid import UUID, uuid4
 import httpx
 
 from shield.auth import Principal
-from shield.errors import KnowledgeBaseNameInvalid, UnknownKey
+from shield.errors import InvalidRequest, KnowledgeBaseNameInvalid, UnknownKey
 from shield.service.models import (
+    ActiveIngestJobs,
     Answer,
     CollectionList,
     DocumentList,
@@ -27,6 +28,9 @@ from shield.service.models import (
     FindRequest,
     FindResult,
     Health,
+    IngestJobList,
+    IngestJobsCancelled,
+    IngestJobUids,
     IngestRequest,
     JobList,
     JobView,
@@ -40,6 +44,8 @@ from shield.service.models import (
     KnowledgeBaseHash,
     KnowledgeBaseList,
     KnowledgeBaseView,
+    NamespaceBase,
+    NamespaceBaseView,
     QueryRequest,
     RebuildRequest,
     ReindexRequest,
@@ -52,6 +58,7 @@ from shield.service.transport import Credentials, Transport, error_of, events_of
 from shield.settings import ClientSettings
 
 _NAME = re.compile(r"[a-z0-9-]{1,40}", re.ASCII)
+_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _LONG = 600.0  # seconds more that a check of a large index may take
 _KEY_ID = re.compile(r"[a-z0-9]{8}", re.ASCII)
 
@@ -233,6 +240,28 @@ class RemoteShield:
     async def discard_collections(self, who: Principal, name: str) -> CollectionList:
         """Give up all collections but the live one."""
         return await self._http.post(who, f"knowledge-bases/{_segment(name)}/discard", None, CollectionList)
+
+    # -- for an operator ------------------------------------------------------------------------------------------------
+
+    async def ingest_job_progress(self, who: Principal, request: IngestJobUids) -> IngestJobList:
+        """Rows of IngestJobs."""
+        return await self._http.post(who, "ingest-jobs/progress", request, IngestJobList)
+
+    async def cancel_ingest_jobs(self, who: Principal, request: IngestJobUids) -> IngestJobsCancelled:
+        """Cancel rows of IngestJobs."""
+        return await self._http.post(who, "ingest-jobs/cancel", request, IngestJobsCancelled)
+
+    async def active_ingest_jobs(self, who: Principal, *, after: str | None = None, limit: int = 1000) -> ActiveIngestJobs:
+        """IngestJobs that have not ended."""
+        return await self._http.get(who, "ingest-jobs/active", ActiveIngestJobs, {"after": after, "limit": limit})
+
+    async def ensure_namespace_base(self, who: Principal, namespace: str, name: str, request: NamespaceBase) -> NamespaceBaseView:
+        """The base of a namespace."""
+        if not _NAMESPACE.fullmatch(namespace):
+            raise InvalidRequest("namespace: not the name of a namespace.", fields=["namespace"])
+        path = f"namespaces/{namespace}/knowledge-bases/{_segment(name)}"
+        headers = {"Content-Type": "application/json"}
+        return await self._http.call(who, "PUT", path, NamespaceBaseView, headers=headers, content=request.model_dump_json().encode())
 
     # -- keys ---------------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from shield.api.app import create_app
 from shield.service.remote import RemoteShield
 from shield.settings import load
-from tests.unit.api.stand_in import StandIn
+from tests.unit.stand_in import StandIn
 
 
 class _Server(uvicorn.Server):

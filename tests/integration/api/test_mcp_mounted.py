@@ -12,8 +12,8 @@ from shield.mcp.server import create_mcp, http_app
 from shield.settings import load
 from shield.telemetry.metrics import Metrics
 from tests.integration.api.conftest import serving
-from tests.unit.api.stand_in import StandIn
 from tests.unit.api.test_problems import assert_problem
+from tests.unit.stand_in import StandIn
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])

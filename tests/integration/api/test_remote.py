@@ -30,10 +30,12 @@ from shield.errors import (
 from shield.service.models import (
     DocumentSpec,
     FindRequest,
+    IngestJobUids,
     IngestRequest,
     KeyCreate,
     KeyRotate,
     KnowledgeBaseCreate,
+    NamespaceBase,
     QueryRequest,
     RebuildRequest,
     ReindexRequest,
@@ -44,7 +46,7 @@ from shield.service.port import Shield
 from shield.service.remote import RemoteShield
 from shield.settings import ClientSettings, KiB, MiB, load
 from tests.integration.api.conftest import serving
-from tests.unit.api.stand_in import DOCUMENT, JOB, UPLOAD, StandIn
+from tests.unit.stand_in import DOCUMENT, JOB, UPLOAD, StandIn
 
 Call = Callable[[Any, bool], Awaitable[Any]]
 """A call on a port; the flag says that an upload's content is wanted."""
@@ -80,6 +82,12 @@ CALLS: dict[str, Callable[[Shield], Awaitable[Any]]] = {
     "flip_knowledge_base": lambda port: port.flip_knowledge_base(LOCAL, "kb"),
     "rollback_knowledge_base": lambda port: port.rollback_knowledge_base(LOCAL, "kb"),
     "discard_collections": lambda port: port.discard_collections(LOCAL, "kb"),
+    "ingest_job_progress": lambda port: port.ingest_job_progress(LOCAL, IngestJobUids(uids=["a-1", "b-2"])),
+    "cancel_ingest_jobs": lambda port: port.cancel_ingest_jobs(LOCAL, IngestJobUids(uids=["a-1"])),
+    "active_ingest_jobs": lambda port: port.active_ingest_jobs(LOCAL, after="a-1", limit=3),
+    "ensure_namespace_base": lambda port: port.ensure_namespace_base(
+        LOCAL, "team-a", "team-a--docs", NamespaceBase(description="ü", graph=False)
+    ),
     "create_upload": lambda port: port.create_upload(LOCAL, UploadCreate(filename='Ä "x".pdf', mime="application/pdf")),
     "put_upload": lambda port: port.put_upload(UPLOAD, "to+ken/=&", content(b"a" * 1000, b"", b"b")),
     "upload": lambda port: port.upload(LOCAL, 'Ä "x".pdf', "application/pdf", content(b"\r\n--", b"a" * 1000)),

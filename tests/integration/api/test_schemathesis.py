@@ -14,7 +14,7 @@ from schemathesis.python import asgi
 
 from shield.api.app import create_app
 from shield.settings import load
-from tests.unit.api.stand_in import StandIn
+from tests.unit.stand_in import StandIn
 
 FEW = settings(max_examples=4, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 CONFIG = SchemathesisConfig.from_dict(

@@ -28,8 +28,8 @@ from shield.service.models import KeyRotate
 from shield.service.remote import RemoteShield
 from shield.settings import Settings, load
 from tests.integration.api.conftest import serving
-from tests.unit.api.stand_in import UPLOAD, StandIn
 from tests.unit.api.test_problems import assert_problem, client_of
+from tests.unit.stand_in import UPLOAD, StandIn
 
 SECRET = "the secret of the fleet that these tests play"
 KEY = "shk_abcdefgh_" + "a" * 43

@@ -19,7 +19,7 @@ from shield.settings import Settings, load
 from tests.proofs import isolation
 from tests.proofs.isolation_cases import TOOLS
 from tests.proofs.isolation_world import ELSEWHERE, MARK, VAULT, Target, World, world
-from tests.unit.api.stand_in import StandIn
+from tests.unit.stand_in import StandIn
 
 BAD = ("nobody", "expired key", "revoked key", "token for another server", "forged hop token")
 """`make proof-isolation` tries them all."""

@@ -21,13 +21,13 @@ from shield.mcp import create_mcp, http_app
 from shield.service.models import JobView
 from shield.settings import load
 from shield.telemetry.metrics import Metrics
-from tests.unit.mcp_shield import JOB, RecordingShield
+from tests.unit.stand_in import JOB, StandIn
 
 Era = Literal["auto", "legacy"]
 ERAS: list[Era] = ["auto", "legacy"]
 
 
-class LongPolled(RecordingShield):
+class LongPolled(StandIn):
     """Answers a poll that may wait when the job ends."""
 
     POLLS = 10
@@ -76,11 +76,11 @@ async def test_tools_are_listed_and_answer_with_structured_content(client: Clien
     assert {"crawl_web", "qdrant_find", "get_job_status"} <= {tool.name for tool in await client.list_tools()}
     result = await client.call_tool("crawl_web", {"url": "https://example.org/", "max_pages": 3})
     assert (result.structured_content or {})["job_id"] == str(JOB)
-    assert shield.calls[0][2]["request"].spec.max_pages == 3
+    assert shield.calls[0][1]["request"].spec.max_pages == 3
 
 
 async def test_errors_keep_their_form_on_the_wire(client: Client[Any], shield: LongPolled) -> None:
-    shield.failure = CircuitOpen(retry_after=12.0, service="qdrant")
+    shield.raises = CircuitOpen(retry_after=12.0, service="qdrant")
     attempts: list[tuple[str, dict[str, Any], str]] = [
         ("qdrant_find", {"query": "q"}, "dependency.circuit_open"),
         ("qdrant_find", {"query": 1}, "request.invalid"),

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from shield.api.app import create_app
 from shield.service.port import Shield
 from shield.settings import Settings, load
-from tests.unit.api.stand_in import StandIn
+from tests.unit.stand_in import StandIn
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from shield.api.multipart import open_file
 from shield.errors import InvalidRequest
 from shield.service.models import UploadCreate
 from shield.settings import KiB, load
-from tests.unit.api.stand_in import UPLOAD, StandIn
 from tests.unit.api.test_problems import assert_problem, client_of
+from tests.unit.stand_in import UPLOAD, StandIn
 
 CONTENT = f"/uploads/{UPLOAD}/content"
 JSON = {"content-type": "application/json"}

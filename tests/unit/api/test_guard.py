@@ -12,8 +12,8 @@ from starlette.routing import Route
 
 from shield.api.app import create_app
 from shield.settings import Settings
-from tests.unit.api.stand_in import DOCUMENT, JOB, UPLOAD, StandIn
 from tests.unit.api.test_problems import assert_problem, client_of
+from tests.unit.stand_in import DOCUMENT, JOB, UPLOAD, StandIn
 
 
 async def _inner(_request: Request) -> JSONResponse:
@@ -29,7 +29,7 @@ def app(stand_in: StandIn, api_settings: Settings, tmp_path_factory: pytest.Temp
 
 
 def every_route(app: FastAPI) -> list[tuple[str, str]]:
-    values = {"job_id": JOB, "document_id": DOCUMENT, "upload_id": UPLOAD, "name": "default", "key_id": "k3v9x0ab"}
+    values = {"job_id": JOB, "document_id": DOCUMENT, "upload_id": UPLOAD, "name": "default", "key_id": "k3v9x0ab", "namespace": "a"}
     described = [(method.upper(), path.format(**values)) for path, item in app.openapi()["paths"].items() for method in item]
     others = [
         ("GET", "/"), ("GET", "/docs"), ("GET", "/docs/errors/x.y"), ("GET", "/openapi.json"), ("POST", "/mcp"), ("GET", "/mcp/"),

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from shield.api.app import create_app
 from shield.errors import CircuitOpen, ShieldError, UnknownJob, leaf_errors
 from shield.settings import Settings, load
-from tests.unit.api.stand_in import JOB, StandIn
+from tests.unit.stand_in import JOB, StandIn
 
 SECRET = "host=10.0.0.5 password=hunter2"
 
@@ -145,7 +145,7 @@ async def test_a_principal_that_is_refused_never_reaches_the_port(stand_in: Stan
             for method, operation in item.items():
                 if operation["operationId"] in ("healthz", "readyz", "put_upload"):
                     continue
-                url = path.format(job_id=JOB, document_id=JOB, name="a", upload_id=JOB, key_id="k3v9x0ab")
+                url = path.format(job_id=JOB, document_id=JOB, name="a", upload_id=JOB, key_id="k3v9x0ab", namespace="a")
                 response = await client.request(method, url, json={})
                 assert_problem(response, "auth.required")
     assert stand_in.calls == []

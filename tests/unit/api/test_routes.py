@@ -13,8 +13,8 @@ from shield.api.examples import BODIES, PARAMETERS
 from shield.auth import LOCAL
 from shield.service.models import JobView
 from shield.settings import load
-from tests.unit.api.stand_in import DOCUMENT, JOB, StandIn, a_job
 from tests.unit.api.test_problems import assert_problem, client_of
+from tests.unit.stand_in import DOCUMENT, JOB, StandIn, a_job
 
 CRAWL = BODIES["ingest_async"]
 

@@ -12,8 +12,8 @@ import pytest
 from shield.api.sse import encode, event_response
 from shield.auth import LOCAL
 from shield.errors import CircuitOpen, UnknownJob
-from tests.unit.api.stand_in import JOB, StandIn
 from tests.unit.api.test_problems import assert_problem
+from tests.unit.stand_in import JOB, StandIn
 
 EVENTS = f"/jobs/{JOB}/events"
 

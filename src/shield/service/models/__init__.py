@@ -26,6 +26,17 @@ from shield.service.models.collections import (
 from shield.service.models.ingest import Budget, CrawlSpec, DocumentSpec, Glob, IngestRequest, Sitemap, UploadCreate, UploadView, Webhook
 from shield.service.models.jobs import ErrorView, JobAccepted, JobList, JobView, OutcomeView, ProgressView, WebhookView
 from shield.service.models.keys import KeyCreate, KeyCreated, KeyList, KeyRotate, KeyView
+from shield.service.models.operator import (
+    ActiveIngestJobs,
+    EmbeddingView,
+    IngestJobList,
+    IngestJobsCancelled,
+    IngestJobUids,
+    IngestJobView,
+    NamespaceBase,
+    NamespaceBaseView,
+    ReindexView,
+)
 from shield.service.models.search import (
     Answer,
     Citation,
@@ -43,6 +54,7 @@ from shield.service.models.search import (
 )
 
 __all__ = [
+    "ActiveIngestJobs",
     "Answer",
     "Budget",
     "Citation",
@@ -55,6 +67,7 @@ __all__ = [
     "DocumentSpec",
     "DocumentText",
     "DocumentView",
+    "EmbeddingView",
     "EntityView",
     "ErrorView",
     "FilterInput",
@@ -63,6 +76,10 @@ __all__ = [
     "Glob",
     "Health",
     "IdempotencyKey",
+    "IngestJobList",
+    "IngestJobUids",
+    "IngestJobView",
+    "IngestJobsCancelled",
     "IngestRequest",
     "Input",
     "JobAccepted",
@@ -83,6 +100,8 @@ __all__ = [
     "MetadataValue",
     "Mode",
     "Model",
+    "NamespaceBase",
+    "NamespaceBaseView",
     "Number",
     "OutcomeView",
     "Passage",
@@ -91,6 +110,7 @@ __all__ = [
     "RangeFilter",
     "RebuildRequest",
     "ReindexRequest",
+    "ReindexView",
     "RelationView",
     "Sitemap",
     "SourceName",

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from shield.auth import Principal, Scope
 from shield.service.models import (
+    ActiveIngestJobs,
     Answer,
     Citation,
     CollectionCheck,
@@ -20,9 +21,14 @@ from shield.service.models import (
     DocumentList,
     DocumentText,
     DocumentView,
+    EmbeddingView,
     FindRequest,
     FindResult,
     Health,
+    IngestJobList,
+    IngestJobsCancelled,
+    IngestJobUids,
+    IngestJobView,
     IngestRequest,
     JobList,
     JobView,
@@ -36,11 +42,14 @@ from shield.service.models import (
     KnowledgeBaseHash,
     KnowledgeBaseList,
     KnowledgeBaseView,
+    NamespaceBase,
+    NamespaceBaseView,
     Passage,
     ProgressView,
     QueryRequest,
     RebuildRequest,
     ReindexRequest,
+    ReindexView,
     StoreRequest,
     StoreResult,
     UploadCreate,
@@ -82,12 +91,33 @@ def a_key(key_id: str = "k3v9x0ab") -> KeyView:
     return KeyView(id=key_id, name="n", principal="key:k3v9x0ab", scopes=[Scope.KB_READ], valid=True, created_by="local", created_at=NOW)
 
 
+def an_ingest_job(uid: str) -> IngestJobView:
+    return IngestJobView(
+        uid=uid, job_id=JOB, status="processing", stage="acquire", progress=ProgressView(documents=2), attempts=1, updated_at=NOW
+    )
+
+
+def a_namespace_base(namespace: str, name: str) -> NamespaceBaseView:
+    embedding = EmbeddingView(model="m", dim=8)
+    return NamespaceBaseView(
+        id=DOCUMENT, name=name, owner=f"k8s:{namespace}", description="", graph=True, documents=1, chunks=2, embedding=embedding,
+        collections=a_collection_list(name).collections, reindex=ReindexView(embedding=embedding, state="ready", job_id=JOB), created_at=NOW,
+    )  # fmt: skip
+
+
 class StandIn:
     """Implements `Shield`; `calls` holds (method, arguments), `raises` is raised by every method while set."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.raises: Exception | None = None
+        self.stuck: asyncio.Event | None = None
+        """While there is one, every method waits for it, having set `reached`."""
+        self.reached = asyncio.Event()
         self.health_status = "ok"
         self.script: list[tuple[str, str, dict[str, Any]] | Exception] = []
         """What `events` yields; an exception in it is raised at its place."""
@@ -101,8 +131,11 @@ class StandIn:
         self.received = 0
         self.digest = hashlib.sha256()
 
-    def _note(self, method: str, **arguments: Any) -> None:
+    async def _note(self, method: str, **arguments: Any) -> None:
         self.calls.append((method, arguments))
+        if self.stuck is not None:
+            self.reached.set()
+            await self.stuck.wait()
         if self.raises is not None:
             raise self.raises
 
@@ -115,11 +148,13 @@ class StandIn:
         traceparent: str | None = None,
         local_caller: bool = False,
     ) -> JobView:
-        self._note("ingest", who=who, request=request, idempotency_key=idempotency_key, traceparent=traceparent, local_caller=local_caller)
+        await self._note(
+            "ingest", who=who, request=request, idempotency_key=idempotency_key, traceparent=traceparent, local_caller=local_caller
+        )
         return a_job(knowledge_base=request.knowledge_base)
 
     async def job(self, who: Principal, job_id: UUID, *, wait: float = 0, outcomes_after: int = 0, outcomes_limit: int = 20) -> JobView:
-        self._note("job", who=who, job_id=job_id, wait=wait, outcomes_after=outcomes_after, outcomes_limit=outcomes_limit)
+        await self._note("job", who=who, job_id=job_id, wait=wait, outcomes_after=outcomes_after, outcomes_limit=outcomes_limit)
         return a_job(job_id, status="processing", stage="acquire")
 
     async def jobs(
@@ -132,13 +167,13 @@ class StandIn:
         limit: int = 20,
         cursor: str | None = None,
     ) -> JobList:
-        self._note("jobs", who=who, status=status, code=code, knowledge_base=knowledge_base, limit=limit, cursor=cursor)
+        await self._note("jobs", who=who, status=status, code=code, knowledge_base=knowledge_base, limit=limit, cursor=cursor)
         return JobList(jobs=[a_job()], next_cursor="next")
 
     async def events(
         self, who: Principal, job_id: UUID, last_event_id: str | None = None
     ) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:
-        self._note("events", who=who, job_id=job_id, last_event_id=last_event_id)
+        await self._note("events", who=who, job_id=job_id, last_event_id=last_event_id)
         try:
             for item in self.script or [
                 ("1-0", "snapshot", {"title": "Zeile\n\u2028zwei"}),
@@ -153,24 +188,24 @@ class StandIn:
             self.events_closed.set()
 
     async def cancel(self, who: Principal, job_id: UUID) -> JobView:
-        self._note("cancel", who=who, job_id=job_id)
+        await self._note("cancel", who=who, job_id=job_id)
         return a_job(job_id, cancel_requested=True)
 
     async def retry(self, who: Principal, job_id: UUID) -> JobView:
-        self._note("retry", who=who, job_id=job_id)
+        await self._note("retry", who=who, job_id=job_id)
         return a_job(retry_of=job_id)
 
     async def find(self, who: Principal, request: FindRequest) -> FindResult:
-        self._note("find", who=who, request=request)
+        await self._note("find", who=who, request=request)
         passage = Passage(text="Text", source="s", document_id=DOCUMENT, chunk=0, start=0, end=4, score=0.5, metadata={"team": "ops"})
         return FindResult(found=True, results=[passage], knowledge_base=request.knowledge_base)
 
     async def store(self, who: Principal, request: StoreRequest) -> StoreResult:
-        self._note("store", who=who, request=request)
+        await self._note("store", who=who, request=request)
         return StoreResult(document_id=DOCUMENT, source="text:1", chunks=1, changed=True, knowledge_base=request.knowledge_base)
 
     async def query(self, who: Principal, request: QueryRequest) -> Answer:
-        self._note("query", who=who, request=request)
+        await self._note("query", who=who, request=request)
         citation = Citation(number=1, quote="Text", source="s", document_id=DOCUMENT, chunk=0, start=0, end=4)
         return Answer(
             found=True, kind="extractive", answer="Text [1]", citations=[citation], mode=request.mode, knowledge_base=request.knowledge_base
@@ -185,76 +220,92 @@ class StandIn:
         limit: int = 50,
         cursor: str | None = None,
     ) -> DocumentList:
-        self._note("documents", who=who, knowledge_base=knowledge_base, source_prefix=source_prefix, limit=limit, cursor=cursor)
+        await self._note("documents", who=who, knowledge_base=knowledge_base, source_prefix=source_prefix, limit=limit, cursor=cursor)
         return DocumentList(documents=[a_document()], total=1)
 
     async def document(
         self, who: Principal, document_id: UUID, *, knowledge_base: str = "default", offset: int = 0, max_tokens: int = 4000
     ) -> DocumentText:
-        self._note("document", who=who, document_id=document_id, knowledge_base=knowledge_base, offset=offset, max_tokens=max_tokens)
+        await self._note("document", who=who, document_id=document_id, knowledge_base=knowledge_base, offset=offset, max_tokens=max_tokens)
         return DocumentText(**a_document().model_dump(), text="Text", offset=offset)
 
     async def delete_document(self, who: Principal, document_id: UUID, *, knowledge_base: str = "default") -> JobView:
-        self._note("delete_document", who=who, document_id=document_id, knowledge_base=knowledge_base)
+        await self._note("delete_document", who=who, document_id=document_id, knowledge_base=knowledge_base)
         return a_job(kind="delete")
 
     async def knowledge_bases(self, who: Principal) -> KnowledgeBaseList:
-        self._note("knowledge_bases", who=who)
+        await self._note("knowledge_bases", who=who)
         return KnowledgeBaseList(knowledge_bases=[a_knowledge_base()])
 
     async def create_knowledge_base(self, who: Principal, request: KnowledgeBaseCreate) -> KnowledgeBaseView:
-        self._note("create_knowledge_base", who=who, request=request)
+        await self._note("create_knowledge_base", who=who, request=request)
         return a_knowledge_base(request.name)
 
     async def delete_knowledge_base(self, who: Principal, name: str) -> JobView:
-        self._note("delete_knowledge_base", who=who, name=name)
+        await self._note("delete_knowledge_base", who=who, name=name)
         return a_job(kind="delete", knowledge_base=name)
 
     async def knowledge_base_hash(self, who: Principal, name: str) -> KnowledgeBaseHash:
-        self._note("knowledge_base_hash", who=who, name=name)
+        await self._note("knowledge_base_hash", who=who, name=name)
         return KnowledgeBaseHash(knowledge_base=name, hash="ab" * 32, documents=1, chunks=2, entities=3, relations=4)
 
     async def collections(self, who: Principal, name: str) -> CollectionList:
-        self._note("collections", who=who, name=name)
+        await self._note("collections", who=who, name=name)
         return a_collection_list(name)
 
     async def check_knowledge_base(self, who: Principal, name: str) -> KnowledgeBaseCheck:
-        self._note("check_knowledge_base", who=who, name=name)
+        await self._note("check_knowledge_base", who=who, name=name)
         check = CollectionCheck(model="m", dim=8, state="live", expected=2, present=2, missing=0, other=1, incomplete_documents=0)
         return KnowledgeBaseCheck(knowledge_base=name, ok=True, collections=[check])
 
     async def rebuild_knowledge_base(self, who: Principal, name: str, request: RebuildRequest) -> JobView:
-        self._note("rebuild_knowledge_base", who=who, name=name, request=request)
+        await self._note("rebuild_knowledge_base", who=who, name=name, request=request)
         return a_job(kind="rebuild", knowledge_base=name)
 
     async def reindex_knowledge_base(self, who: Principal, name: str, request: ReindexRequest) -> JobView:
-        self._note("reindex_knowledge_base", who=who, name=name, request=request)
+        await self._note("reindex_knowledge_base", who=who, name=name, request=request)
         return a_job(kind="reindex", knowledge_base=name)
 
     async def flip_knowledge_base(self, who: Principal, name: str) -> CollectionList:
-        self._note("flip_knowledge_base", who=who, name=name)
+        await self._note("flip_knowledge_base", who=who, name=name)
         return a_collection_list(name)
 
     async def rollback_knowledge_base(self, who: Principal, name: str) -> CollectionList:
-        self._note("rollback_knowledge_base", who=who, name=name)
+        await self._note("rollback_knowledge_base", who=who, name=name)
         return a_collection_list(name)
 
     async def discard_collections(self, who: Principal, name: str) -> CollectionList:
-        self._note("discard_collections", who=who, name=name)
+        await self._note("discard_collections", who=who, name=name)
         return a_collection_list(name)
 
+    async def ingest_job_progress(self, who: Principal, request: IngestJobUids) -> IngestJobList:
+        await self._note("ingest_job_progress", who=who, request=request)
+        return IngestJobList(jobs=[an_ingest_job(uid) for uid in request.uids])
+
+    async def cancel_ingest_jobs(self, who: Principal, request: IngestJobUids) -> IngestJobsCancelled:
+        await self._note("cancel_ingest_jobs", who=who, request=request)
+        return IngestJobsCancelled(cancelled=len(request.uids))
+
+    async def active_ingest_jobs(self, who: Principal, *, after: str | None = None, limit: int = 1000) -> ActiveIngestJobs:
+        await self._note("active_ingest_jobs", who=who, after=after, limit=limit)
+        return ActiveIngestJobs(uids=[str(JOB)], next=str(JOB))
+
+    async def ensure_namespace_base(self, who: Principal, namespace: str, name: str, request: NamespaceBase) -> NamespaceBaseView:
+        await self._note("ensure_namespace_base", who=who, namespace=namespace, name=name, request=request)
+        return a_namespace_base(namespace, name)
+
     async def create_upload(self, who: Principal, request: UploadCreate) -> UploadView:
-        self._note("create_upload", who=who, request=request)
+        await self._note("create_upload", who=who, request=request)
         url = f"/uploads/{UPLOAD}/content?token=t"
         return UploadView(upload_id=UPLOAD, filename=request.filename, stored=False, upload_url=url, expires_at=NOW)
 
     async def put_upload(self, upload_id: UUID, token: str, content: AsyncIterator[bytes]) -> UploadView:
-        self._note("put_upload", upload_id=upload_id, token=token)
+        await self._note("put_upload", upload_id=upload_id, token=token)
         await self._read(content)
         return UploadView(upload_id=upload_id, filename="f", size=self.received, stored=True, expires_at=NOW)
 
     async def upload(self, who: Principal, filename: str, mime: str | None, content: AsyncIterator[bytes]) -> UploadView:
-        self._note("upload", who=who, filename=filename, mime=mime)
+        await self._note("upload", who=who, filename=filename, mime=mime)
         await self._read(content)
         return UploadView(upload_id=UPLOAD, filename=filename, size=self.received, stored=True, expires_at=NOW)
 
@@ -266,22 +317,22 @@ class StandIn:
             self.progress.set()
 
     async def keys(self, who: Principal) -> KeyList:
-        self._note("keys", who=who)
+        await self._note("keys", who=who)
         return KeyList(keys=[a_key()])
 
     async def create_key(self, who: Principal, request: KeyCreate) -> KeyCreated:
-        self._note("create_key", who=who, request=request)
+        await self._note("create_key", who=who, request=request)
         return KeyCreated(**a_key().model_dump(), key="shk_k3v9x0ab_secret")
 
     async def revoke_key(self, who: Principal, key_id: str) -> KeyView:
-        self._note("revoke_key", who=who, key_id=key_id)
+        await self._note("revoke_key", who=who, key_id=key_id)
         return a_key(key_id)
 
     async def rotate_key(self, who: Principal, key_id: str, request: KeyRotate) -> KeyCreated:
-        self._note("rotate_key", who=who, key_id=key_id, request=request)
+        await self._note("rotate_key", who=who, key_id=key_id, request=request)
         return KeyCreated(**a_key().model_dump(), key="shk_k3v9x0ab_secret")
 
     async def health(self) -> Health:
-        self._note("health")
+        await self._note("health")
         status: Any = self.health_status
         return Health(status=status, version="0", dependencies=[DependencyHealth(name="postgres", status=status)])
