@@ -1,0 +1,1 @@
+"""Manifests that are generated from the models: CRDs, the operator, and the reference."""
