@@ -1,0 +1,1 @@
+"""Schedules: IngestSchedules become IngestJobs at their times, by the rules of a CronJob."""
