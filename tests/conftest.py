@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import tomllib
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -23,7 +24,19 @@ from shield.settings import PostgresSettings, Settings, load
 from tests.peers.valkey import Valkey
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-_TEMPLATE = "shield_template"
+_TEMPLATE = f"shield_template_{os.getpid()}"
+_GIVEN = os.environ.get("SHIELD_TEST_POSTGRES_DSN")
+"""A server to test on instead of the embedded one: an administrator's address that ends in `/postgres?...`."""
+
+
+@dataclass(frozen=True)
+class GivenPostgres:
+    """A server that somebody else runs."""
+
+    dsn: str
+
+
+Server = EmbeddedPostgres | GivenPostgres
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -56,8 +69,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[EmbeddedPostgres]:
-    """A private PostgreSQL for this test process, with a migrated template database."""
+def postgres() -> Iterator[Server]:
+    """A private PostgreSQL for this test process, or the given one, with a migrated template database."""
+    if _GIVEN:
+        given = GivenPostgres(_GIVEN)
+        _admin(given, f"CREATE DATABASE {_TEMPLATE}")
+        asyncio.run(_migrate(_dsn(given, _TEMPLATE)))
+        yield given
+        _admin(given, f"DROP DATABASE {_TEMPLATE} WITH (FORCE)")
+        return
     directory = Path(tempfile.mkdtemp(prefix="shield-pg-"))
     try:
         with EmbeddedPostgres(directory) as server:
@@ -69,7 +89,7 @@ def postgres() -> Iterator[EmbeddedPostgres]:
 
 
 @pytest.fixture
-def dsn(postgres: EmbeddedPostgres) -> Iterator[str]:
+def dsn(postgres: Server) -> Iterator[str]:
     """Address of a fresh, migrated database, dropped afterwards."""
     name = f"t_{uuid4().hex[:12]}"
     _admin(postgres, f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
@@ -123,11 +143,11 @@ def settings(data_dir: Path) -> Settings:
     )
 
 
-def _dsn(server: EmbeddedPostgres, database: str) -> str:
+def _dsn(server: Server, database: str) -> str:
     return server.dsn.replace("/postgres?", f"/{database}?")
 
 
-def _admin(server: EmbeddedPostgres, statement: str) -> None:
+def _admin(server: Server, statement: str) -> None:
     with psycopg.connect(server.dsn, autocommit=True) as connection:
         connection.execute(statement.encode())
 

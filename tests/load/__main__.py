@@ -27,6 +27,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make load")
     parser.add_argument("--seconds", type=int, default=20, help="of each measurement")
     parser.add_argument("--soak", type=float, default=0, help="minutes of soak at half the capacity (10 to judge the slope)")
+    parser.add_argument("--rate", type=float, help="calls/s of the soak; the capacity is not measured then")
     parser.add_argument("--leak", action="store_true", help="plant a leak of 2 MiB/min: the soak must catch it")
     options = parser.parse_args()
     environment = dict(_ENVIRONMENT)
@@ -35,10 +36,13 @@ def main() -> int:
     faults: list[str] = []
     with Fleet(workers=1, environment=environment) as fleet:
         job = _fill(fleet)
-        capacity = _capacity(fleet, job, options.seconds)
-        faults += _overload(fleet, job, capacity, options.seconds)
+        rate = options.rate
+        if rate is None:
+            capacity = _capacity(fleet, job, options.seconds)
+            faults += _overload(fleet, job, capacity, options.seconds)
+            rate = capacity / 2
         if options.soak:
-            steep = _soak(fleet, job, capacity, options.soak)
+            steep = _soak(fleet, job, rate, options.soak)
             if options.leak:
                 print("planted leak: " + ("caught" if steep else "NOT caught"))
                 faults += [] if steep else ["the planted leak was not caught"]
@@ -129,9 +133,8 @@ def _overload(fleet: Fleet, job: str, capacity: float, seconds: int) -> list[str
     return [f"{failures} of {replies} replies at three times the capacity"] if failures else []
 
 
-def _soak(fleet: Fleet, job: str, capacity: float, minutes: float) -> list[str]:
-    """Half the capacity for `minutes`; the slope of each process's memory after the first three tenths."""
-    rate = capacity / 2
+def _soak(fleet: Fleet, job: str, rate: float, minutes: float) -> list[str]:
+    """`rate` calls a second for `minutes`; the slope of each process's memory after the first three tenths."""
     print(f"soak: {rate:.0f} calls/s for {minutes:g} min", flush=True)
     command = [sys.executable, "-m", "locust", "-f", str(_FILE), "--headless", "--users", "10", "--spawn-rate", "100", "--only-summary"]
     command += ["--run-time", f"{minutes * 60:.0f}s", "--host", fleet.mcp_url.removesuffix("/mcp"), "--exit-code-on-error", "0"]
