@@ -1,0 +1,47 @@
+"""Runs in the build, after an installation: takes out what never runs, and compiles the rest.
+
+    python images/trim.py SITE_PACKAGES
+
+Left out are parts that none of our paths imports: the browser automation's Node.js (we drive Chromium ourselves), and the test suites that
+a few large wheels carry. Bytecode is compiled once, by content and without a check of time stamps (PEP 552 `unchecked-hash`), because a
+read-only root file system cannot hold it later, and because a layer may change time stamps.
+"""
+
+from __future__ import annotations
+
+import compileall
+import shutil
+import sys
+from pathlib import Path
+from py_compile import PycInvalidationMode
+
+UNUSED = (
+    "playwright/driver",
+    "networkx/**/tests",
+    "numpy/**/tests",
+    "pandas/tests",
+    "scipy/**/tests",
+)
+"""Below site-packages; a pattern may match nothing."""
+
+
+def trim(site_packages: Path) -> int:
+    """Remove what is unused; returns how many bytes that was."""
+    freed = 0
+    for pattern in UNUSED:
+        for directory in [path for path in site_packages.glob(pattern) if path.is_dir()]:
+            freed += sum(file.lstat().st_size for file in directory.rglob("*") if not file.is_dir())
+            shutil.rmtree(directory)
+    return freed
+
+
+def compile_all(site_packages: Path) -> bool:
+    """Compile every module; whether all could be compiled. A template that is no Python is its package's business."""
+    return bool(compileall.compile_dir(site_packages, quiet=2, workers=0, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH))
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    freed = trim(target)
+    compile_all(target)
+    print(f"trimmed {freed / 1e6:.0f} MB from {target}")
