@@ -31,6 +31,11 @@ class OrchestratorError(Exception):
 class OrchestratorUnavailable(OrchestratorError):
     """It is away, busy or broken; the same call may work later."""
 
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(f"{message} ({code})" if code else message)
+        self.code = code
+        """What it said is amiss, such as `dependency.misconfigured`; empty if it said nothing."""
+
 
 class OrchestratorRefused(OrchestratorError):
     """It said no."""
@@ -150,10 +155,10 @@ class Orchestrator:
                 content = await answer.json(content_type=None) if answer.status != 204 else None
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             raise OrchestratorUnavailable(f"{method} {path.partition('?')[0]}: {error or 'no answer in time'}") from error
+        said = content if isinstance(content, dict) else {}
         if answer.status in {408, 429} or answer.status >= 500:
-            raise OrchestratorUnavailable(f"{method} {path.partition('?')[0]}: status {answer.status}")
+            raise OrchestratorUnavailable(f"{method} {path.partition('?')[0]}: status {answer.status}", str(said.get("code") or ""))
         if not 200 <= answer.status < 300:
-            said = content if isinstance(content, dict) else {}
             raise OrchestratorRefused(answer.status, str(said.get("code") or ""), str(said.get("detail") or said.get("message") or ""))
         return content
 
