@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +62,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--print", action="store_true", help="write no file, but everything to standard output")
     parser.add_argument("--root", type=Path, default=Path.cwd(), help="the repository (default: here)")
     defaults = Options()
-    for option in ("namespace", "image", "worker_image", "orchestrator_url"):
+    options = [field.name for field in fields(Options)]
+    for option in options:
         parser.add_argument(f"--{option.replace('_', '-')}", default=getattr(defaults, option), help="with --print (default: %(default)s)")
     chosen = parser.parse_args(arguments)
     if chosen.print:
-        options = Options(chosen.namespace, chosen.image, chosen.worker_image, chosen.orchestrator_url)
-        sys.stdout.write(dump([*(crd(kind) for kind in KINDS), *operator_manifests(options)]))
+        given = Options(**{option: getattr(chosen, option) for option in options})
+        sys.stdout.write(dump([*(crd(kind) for kind in KINDS), *operator_manifests(given)]))
         return 0
     files = generate(chosen.root)
     outdated = [path for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text]

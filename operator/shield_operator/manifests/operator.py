@@ -26,8 +26,10 @@ class Options:
     """The operator's own."""
     worker_image: str = f"shield-server:{__version__}"
     """What an IngestJob's pod runs."""
-    orchestrator_url: str = "http://shield-api.shield.svc:8001"
+    orchestrator_url: str = "http://shield-api:8001"
     """Where the operator reads progress."""
+    api_key_secret: str = NAME
+    """Secret in that namespace with an `api-key` for the orchestrator, scope admin; empty: the orchestrator asks for none."""
 
 
 def operator_manifests(options: Options) -> list[dict[str, Any]]:
@@ -133,7 +135,7 @@ def _deployment(options: Options) -> dict[str, Any]:
                     "containers": [_container(options)],
                     "volumes": [
                         {"name": "pod", "configMap": {"name": f"{NAME}-pod"}},
-                        {"name": "key", "secret": {"secretName": NAME, "optional": True, "defaultMode": 0o440}},
+                        *([{"name": "key", "secret": {"secretName": secret, "defaultMode": 0o440}}] if (secret := options.api_key_secret) else []),
                         {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
                     ],
                 },
@@ -149,7 +151,7 @@ def _container(options: Options) -> dict[str, Any]:
         "args": ["run"],
         "env": [
             {"name": "SHIELD_OPERATOR_ORCHESTRATOR_URL", "value": options.orchestrator_url},
-            {"name": "SHIELD_OPERATOR_API_KEY_FILE", "value": f"{KEY_DIRECTORY}/api-key"},
+            *([{"name": "SHIELD_OPERATOR_API_KEY_FILE", "value": f"{KEY_DIRECTORY}/api-key"}] if options.api_key_secret else []),
             {"name": "SHIELD_OPERATOR_WORKER_IMAGE", "value": options.worker_image},
             {"name": "SHIELD_OPERATOR_POD_TEMPLATE_FILE", "value": f"{TEMPLATE_DIRECTORY}/pod.yaml"},
         ],
@@ -166,7 +168,7 @@ def _container(options: Options) -> dict[str, Any]:
         },
         "volumeMounts": [
             {"name": "pod", "mountPath": TEMPLATE_DIRECTORY, "readOnly": True},
-            {"name": "key", "mountPath": KEY_DIRECTORY, "readOnly": True},
+            *([{"name": "key", "mountPath": KEY_DIRECTORY, "readOnly": True}] if options.api_key_secret else []),
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 (the pod's own)
         ],
     }

@@ -48,9 +48,6 @@ CLUSTER = (
     Permission("", ("pods",), READ, "see that a pod waits, runs, or how it exited"),
     Permission("", ("persistentvolumeclaims",), ("get",), "check a source's label"),
     Permission("", ("events",), ("create",), "Started, Running, Succeeded, Failed"),
-    Permission(
-        "apiextensions.k8s.io", ("customresourcedefinitions",), ("list", "watch"), "learn when the three kinds are installed or changed"
-    ),
 )
 """In all namespaces that the operator watches."""
 

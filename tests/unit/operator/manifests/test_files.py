@@ -122,6 +122,11 @@ class TestDeployment:
         assert all(str(Path(file).parent) in mounts for file in files)
         assert "pod.yaml" in of_kind("ConfigMap")[0]["data"]
 
+    def test_an_open_orchestrator_needs_no_secret(self) -> None:
+        (deployment,) = (found for found in operator_manifests(Options(api_key_secret="")) if found["kind"] == "Deployment")
+        assert "SHIELD_OPERATOR_API_KEY_FILE" not in str(deployment)
+        assert "secret" not in str(deployment["spec"]["template"]["spec"]["volumes"])
+
     def test_every_setting_is_one_of_the_operators(self) -> None:
         from shield_operator.settings import Settings
 
