@@ -456,6 +456,13 @@ class DocumentRootRefused(ShieldError):
     advice = "Use an upload, or set SHIELD_DOCUMENT_ROOT on a loopback or stdio server and name a file below it."
 
 
+class TooManyFiles(ShieldError):
+    """The directory holds more files than a job may have."""
+
+    code, status, exit_code = "document.too_many_files", 422, Exit.ALL_FAILED
+    advice = "Name a directory below it, or choose with `include` and `exclude`; SHIELD_FILE_MAX_FILES is the limit."
+
+
 class GraphFailed(ShieldError):
     """The document could not be written into the graph."""
 

@@ -261,6 +261,8 @@ class BrowserSettings(Group):
 class FileSettings(Group):
     max_bytes: ByteSize = ByteSize(64 * MiB)
     """Largest file."""
+    max_files: int = Field(10_000, ge=1)
+    """Most files of a directory that one job ingests."""
     max_pages: int = 2000
     """Most pages or slides."""
     max_zip_entries: int = 10_000

@@ -26,7 +26,7 @@ from shield.database.migrate import check_version, upgrade, wait_for_schema
 from shield.jobs.bridge import EventSender
 from shield.jobs.events import JobEvents
 from shield.jobs.hints import RedisHints
-from shield.jobs.model import FLEET, JobId, JobKind
+from shield.jobs.model import DOCUMENTS, FLEET, JobId, JobKind
 from shield.jobs.registry import Workers
 from shield.jobs.repository import JobRepository
 from shield.knowledge.bases import Bases
@@ -55,6 +55,7 @@ from shield.sources.files.convert import Converter
 from shield.sources.uploads import Uploads, create_uploads
 from shield.telemetry.metrics import Metrics
 from shield.worker.context import Handler
+from shield.worker.documents import DocumentsHandler
 from shield.worker.loop import Worker, new_worker_id
 from shield.worker.memory import Ceiling
 from shield.worker.pipeline import CrawlHandler, DeleteHandler, IngestHandler, Tools
@@ -237,7 +238,7 @@ def working(core: Core, stack: AsyncExitStack, *, runner: str = FLEET, scratch: 
     renderer = create_renderer(settings)
     if renderer is not None:
         stack.push_async_callback(renderer.close)
-    offers = frozenset({BROWSER}) if renderer is not None else frozenset()
+    offers = frozenset({DOCUMENTS}) if renderer is None else frozenset({DOCUMENTS, BROWSER})
 
     async def recycle() -> None:
         await converter.recycle()
@@ -280,7 +281,7 @@ def _worker(
     indexing = index_tools(core.engine, core.index, core.embedder, core.bases, settings)
     handlers: dict[JobKind, Handler] = {
         JobKind.CRAWL: CrawlHandler(tools, crawler, by_principal),
-        JobKind.INGEST: IngestHandler(tools, fetcher),
+        JobKind.INGEST: DocumentsHandler(tools, fetcher, IngestHandler(tools, fetcher), settings),
         JobKind.DELETE: DeleteHandler(tools),
         JobKind.REINDEX: ReindexHandler(indexing),
         JobKind.REBUILD: RebuildHandler(indexing),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 
-from shield.jobs.model import Job, QueueStats, Swept
+from shield.jobs.model import DOCUMENTS, Job, QueueStats, Swept
 from shield.knowledge.graph.model import Observer as StepObserver
 from shield.resilience.waiting import wait
 from shield.service.parts import Probe
@@ -16,14 +17,17 @@ from shield.worker.observer import Observer
 
 
 def gauges(queue: QueueStats) -> QueueGauges:
-    """The queue as the metrics show it."""
+    """The queue as the metrics show it; what every worker of this release offers is not told."""
+    workers = Counter[frozenset[str]]()
+    for offers, count in queue.workers.items():
+        workers[offers - {DOCUMENTS}] += count
     return QueueGauges(
         jobs={"pending": queue.pending, "processing": queue.processing, "parked": queue.parked},
         oldest={str(priority): age for priority, age in queue.oldest.items()},
         unpublished=queue.unpublished,
         graph_waiting=queue.graph_waiting,
         graph_oldest=queue.graph_oldest,
-        workers=queue.workers,
+        workers=workers,
         slots=queue.slots,
     )
 

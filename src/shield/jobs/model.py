@@ -17,6 +17,8 @@ JobId = NewType("JobId", UUID)
 WorkerId = NewType("WorkerId", str)
 
 FLEET = "fleet"
+DOCUMENTS = "documents"
+"""The type of a spec that names many documents, and what a worker offers that can run one: earlier releases cannot."""
 WEBHOOK = "webhook"
 """Where a spec names the address that is told of the job's end."""
 

@@ -27,12 +27,12 @@ from shield.errors import (
     PageNeedsBrowser,
     WebhooksOff,
 )
-from shield.jobs.model import FLEET, WEBHOOK, JobKind, JobRequest, Priority
+from shield.jobs.model import DOCUMENTS, FLEET, WEBHOOK, JobKind, JobRequest, Priority
 from shield.knowledge.bases import DEFAULT
 from shield.knowledge.model import KnowledgeBase
 from shield.service.audit import record
 from shield.service.jobs import JobCases
-from shield.service.models import CrawlSpec, DocumentSpec, IngestRequest, JobView, UploadCreate, UploadView
+from shield.service.models import CrawlSpec, DocumentSpec, DocumentsSpec, IngestRequest, JobView, UploadCreate, UploadView
 from shield.service.quota import check_bytes
 from shield.sources.browser.find import NEED as BROWSER
 from shield.sources.sitemap import AUTO
@@ -59,6 +59,7 @@ class IntakeCases(JobCases):
         """Accept a crawl or a document; see `Shield.ingest`. `runner`: whose job it is, when it is not the fleet's."""
         who.require(Scope.CRAWL if isinstance(request.spec, CrawlSpec) else Scope.KB_WRITE)
         base = await self._base(who, request.knowledge_base)
+        needs: tuple[str, ...] = ()
         if isinstance(request.spec, CrawlSpec):
             if request.spec.remove_vanished:
                 who.require(Scope.KB_WRITE)  # it deletes
@@ -67,9 +68,13 @@ class IntakeCases(JobCases):
             needs = (BROWSER,) if render == "browser" else ()
             fingerprint: dict[str, Any] = _crawl(request.spec)
             spec = {**fingerprint, "render": render}
+        elif isinstance(request.spec, DocumentsSpec) and request.spec.upload_id is None:
+            kind, size, upload, needs = JobKind.INGEST, 0, None, (DOCUMENTS,)
+            spec = fingerprint = self._documents(request.spec, runner)
         else:
-            kind, needs = JobKind.INGEST, ()
-            spec, fingerprint, size, upload = await self._document(who, request.spec, local_caller=local_caller)
+            kind = JobKind.INGEST
+            one = request.spec if isinstance(request.spec, DocumentSpec) else _upload_of(request.spec)
+            spec, fingerprint, size, upload = await self._document(who, one, local_caller=local_caller)
         if request.webhook is not None:
             if self.parts.settings.webhook.secret is None:
                 raise WebhooksOff
@@ -204,6 +209,22 @@ class IntakeCases(JobCases):
         hashed = {key: value for key, value in stored.items() if key not in {"upload_id", "made_upload"}}
         return stored, hashed, upload.size or 0, upload.id
 
+    def _documents(self, spec: DocumentsSpec, runner: str) -> dict[str, Any]:
+        """The stored spec of many documents."""
+        _only_one(spec)
+        common: dict[str, Any] = {"type": spec.type, "metadata": spec.metadata}
+        if spec.urls is not None:
+            return {**common, "urls": list(dict.fromkeys(canonical(url) for url in spec.urls))}
+        root = self.parts.settings.document_root
+        if runner == FLEET:  # its workers share no files with whoever calls
+            raise DocumentRootRefused("Only `shield run-job` reads a directory.")
+        if root is None or spec.path is None:
+            raise DocumentRootRefused
+        from shield.sources.paths import parts_below
+
+        parts_below(root, spec.path)
+        return {**common, "path": spec.path, "source": spec.source, "include": spec.include, "exclude": spec.exclude}
+
     async def _content(self, spec: DocumentSpec, *, local_caller: bool) -> tuple[bytes, str, str | None]:
         """Content sent along: its bytes, name and default source."""
         if spec.text is not None:
@@ -226,6 +247,23 @@ class IntakeCases(JobCases):
 
         content, name = await asyncio.to_thread(read_below, root, spec.path, self.parts.settings.file.max_bytes)
         return content, spec.filename or name, f"file:{PurePosixPath(spec.path)}"
+
+
+def _only_one(spec: DocumentsSpec) -> None:
+    choices = ("urls", "path", "upload_id")
+    given = [name for name in choices if getattr(spec, name) is not None]
+    if len(given) != 1:
+        raise InvalidRequest(f"Give exactly one of {', '.join(choices)}; this has {len(given)}.", fields=list(choices))
+    if spec.path is None and (spec.include or spec.exclude):
+        raise InvalidRequest("include, exclude: they choose among the files of a path.", fields=["include", "exclude"])
+    if spec.urls is not None and spec.source is not None:
+        raise InvalidRequest("source: a document from an address is named by the address.", fields=["source"])
+
+
+def _upload_of(spec: DocumentsSpec) -> DocumentSpec:
+    """One upload is one document."""
+    _only_one(spec)
+    return DocumentSpec(upload_id=spec.upload_id, source=spec.source, metadata=spec.metadata)
 
 
 def _crawl(spec: CrawlSpec) -> dict[str, Any]:

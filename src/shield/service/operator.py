@@ -72,8 +72,9 @@ class OperatorCases(CollectionCases):
     async def _make(self, who: Principal, name: str, owner: str, request: NamespaceBase) -> None:
         embedding = None
         if request.embedding_model is not None and request.embedding_dim is not None:
-            embedding = (request.embedding_model, request.embedding_dim)
-            self.parts.embedder.of(*embedding)  # one that is not configured here is refused now
+            asked = (request.embedding_model, request.embedding_dim)
+            self.parts.embedder.of(*asked)  # one that is not configured here is refused now
+            embedding = None if request.graph else asked  # a graph begins with the installation's model; a reindex moves the passages
         try:
             base: KnowledgeBase = await self.parts.bases.create(
                 name, owner=owner, description=request.description, graph=request.graph, embedding=embedding

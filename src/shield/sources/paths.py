@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 
 from shield.errors import DocumentRootRefused, DocumentTooLarge
 
-_STEP = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_LEAF = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+ANYTHING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 def read_below(root: Path, path: str, limit: int) -> tuple[bytes, str]:
@@ -29,9 +29,11 @@ def read_below(root: Path, path: str, limit: int) -> tuple[bytes, str]:
         DocumentRootRefused: there is no such regular file below the root, or it cannot be read.
         DocumentTooLarge: it has more than `limit` bytes.
     """
-    parts = _parts(root, path)
+    parts = parts_below(root, path)
+    if not parts:
+        raise DocumentRootRefused
     try:
-        descriptor = _open(root, parts)
+        descriptor = open_below(root, parts)
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
@@ -47,7 +49,12 @@ def read_below(root: Path, path: str, limit: int) -> tuple[bytes, str]:
     return content, parts[-1]
 
 
-def _parts(root: Path, path: str) -> tuple[str, ...]:
+def parts_below(root: Path, path: str) -> tuple[str, ...]:
+    """The names that lead from the root to `path`; none for the root itself.
+
+    Raises:
+        DocumentRootRefused: it leads, or could lead, elsewhere.
+    """
     asked = PurePosixPath(path)
     if asked.is_absolute():
         for base in (root, Path(os.path.realpath(root))):
@@ -56,19 +63,20 @@ def _parts(root: Path, path: str) -> tuple[str, ...]:
                 break
         else:
             raise DocumentRootRefused
-    if not asked.parts or ".." in asked.parts or "\0" in path:
+    if ".." in asked.parts or "\0" in path:
         raise DocumentRootRefused
     return asked.parts
 
 
-def _open(root: Path, parts: tuple[str, ...]) -> int:
+def open_below(root: Path, parts: tuple[str, ...], flags: int = ANYTHING) -> int:
+    """A descriptor of what these names lead to, no link followed on the way; `OSError` if it cannot be had."""
     folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for part in parts[:-1]:
-            below = os.open(part, _STEP, dir_fd=folder)
+            below = os.open(part, FOLDER, dir_fd=folder)
             os.close(folder)
             folder = below
-        return os.open(parts[-1], _LEAF, dir_fd=folder)
+        return os.open(parts[-1] if parts else ".", flags, dir_fd=folder)
     finally:
         os.close(folder)
 

@@ -75,8 +75,8 @@ class CrawlHandler:
         vanishing = Vanishing(self._tools.engine, self._tools.deletion, context, base, tally=tally, counted=self._tools.counted)
         if context.stage is not Stage.GRAPH:
             if not tally.outcomes and context.job.retry_of is not None:
-                await _take_over(self._tools, context, tally)
-            plan = _plan(context.job.spec, recipe(base, self._tools.converter.recipe, _metadata(context)))
+                await take_over(self._tools, context, tally)
+            plan = _plan(context.job.spec, recipe(base, self._tools.converter.recipe, metadata_of(context)))
             await context.progress(stage=Stage.ACQUIRE)
             crawler = self._by_principal.get(context.job.principal, self._crawler)
             async with self._tools.stages.fetch:
@@ -86,7 +86,7 @@ class CrawlHandler:
                 await vanishing.plan(crawler, plan)
         if await vanishing.remove():
             return Parked(Stage.GRAPH)
-        return await _close(self._tools, context, base, tally)
+        return await close(self._tools, context, base, tally)
 
 
 class _Pages:
@@ -109,16 +109,16 @@ class _Pages:
     async def store(self, number: int, fetched: Fetched, page: Page) -> tuple[UUID, int]:
         """Store one page."""
         source = Source(
-            uri=fetched.final_url, kind="web", metadata=_metadata(self._context), fetched_at=fetched.fetched_at, bytes=len(fetched.body)
+            uri=fetched.final_url, kind="web", metadata=metadata_of(self._context), fetched_at=fetched.fetched_at, bytes=len(fetched.body)
         )
         async with self._tools.stages.index:
-            stored = await self._tools.library.put(self._base, source, page.converted, job=_fence(self._context))
+            stored = await self._tools.library.put(self._base, source, page.converted, job=fence_of(self._context))
         await self._stored(number, fetched, stored)
         return stored.document_id, stored.revision
 
     async def unchanged(self, number: int, fetched: Fetched, known: Known) -> bool:
         """Keep the document of a page that is as it was."""
-        fence = _fence(self._context)
+        fence = fence_of(self._context)
         kept = await keep(self._tools.engine, self._base, known.document_id, known.revision, fetched_at=fetched.fetched_at, job=fence)
         if kept is None:
             return False
@@ -160,7 +160,7 @@ class _Pages:
         )
 
     async def _record_outcome(self, outcome: DocumentOutcome) -> None:
-        await _record(self._tools, self._context, self._tally, outcome)
+        await record(self._tools, self._context, self._tally, outcome)
         self._tools.page(outcome.code)
         await self._context.progress(pages_fetched=self._tally.counted, **self._tally.numbers())
 
@@ -177,9 +177,9 @@ class IngestHandler:
         base = await self._tools.bases.by_id(context.job.knowledge_base_id)
         tally = await Tally.of(self._tools.jobs, context.job.id)
         if not tally.outcomes:
-            await _record(self._tools, context, tally, await self._ingest(context, base))
+            await record(self._tools, context, tally, await self._ingest(context, base))
             await context.progress(percentage=90.0, **tally.numbers())
-        return await _close(self._tools, context, base, tally)
+        return await close(self._tools, context, base, tally)
 
     async def _ingest(self, context: JobContext, base: KnowledgeBase) -> DocumentOutcome:
         spec = context.job.spec
@@ -188,7 +188,7 @@ class IngestHandler:
             source, converted = await self._acquire(context, spec)
             await context.progress(stage=Stage.INDEX, bytes=source.bytes, percentage=60.0)
             async with self._tools.stages.index:
-                stored = await self._tools.library.put(base, source, converted, title=spec.get("title"), job=_fence(context))
+                stored = await self._tools.library.put(base, source, converted, title=spec.get("title"), job=fence_of(context))
         except ShieldError as error:
             if error.retryable or not blames_content(error):
                 raise
@@ -234,37 +234,37 @@ class DeleteHandler:
         except UnknownKnowledgeBase:
             return Completed()  # an earlier run of this job removed it and was cut off before it could say so
         if "knowledge_base" in spec:
-            waiting = await self._tools.deletion.begin_base(base, _fence(context))
+            waiting = await self._tools.deletion.begin_base(base, fence_of(context))
         else:
-            waiting = await self._tools.deletion.begin(base, UUID(spec["document_id"]), _fence(context))
+            waiting = await self._tools.deletion.begin(base, UUID(spec["document_id"]), fence_of(context))
         if waiting:
             return Parked()
         if "knowledge_base" in spec:
-            proofs = await self._tools.deletion.finish_base(base, _fence(context))
+            proofs = await self._tools.deletion.finish_base(base, fence_of(context))
         else:
-            proofs = [await self._tools.deletion.finish(base, UUID(spec["document_id"]), _fence(context))]
+            proofs = [await self._tools.deletion.finish(base, UUID(spec["document_id"]), fence_of(context))]
         if any(proof.hits for proof in proofs):
             return Failed(TracesLeft())  # a job that says `completed` has left nothing
         name = spec.get("source") or spec["knowledge_base"]
-        await _record(self._tools, context, Tally(), DocumentOutcome(number=1, source=name, status=OutcomeStatus.DELETED))
+        await record(self._tools, context, Tally(), DocumentOutcome(number=1, source=name, status=OutcomeStatus.DELETED))
         return Completed()
 
 
-async def _record(tools: Tools, context: JobContext, tally: Tally, outcome: DocumentOutcome) -> None:
+async def record(tools: Tools, context: JobContext, tally: Tally, outcome: DocumentOutcome) -> None:
     """Make an outcome durable, then count it."""
     await context.outcome(outcome)
     tally.add(outcome)
     tools.counted(outcome.status)
 
 
-async def _take_over(tools: Tools, context: JobContext, tally: Tally) -> None:
+async def take_over(tools: Tools, context: JobContext, tally: Tally) -> None:
     """Count what the retried job had finished: the crawler does not hand those pages over again."""
     if context.job.retry_of is None:
         return
     old = await Tally.of(tools.jobs, context.job.retry_of)
     for outcome in old.outcomes.values():
         if outcome.status in {OutcomeStatus.STORED, OutcomeStatus.UNCHANGED} and outcome.code is None:
-            await _record(tools, context, tally, replace(outcome, status=OutcomeStatus.UNCHANGED))
+            await record(tools, context, tally, replace(outcome, status=OutcomeStatus.UNCHANGED))
 
 
 async def convert(converter: Converter, fetched: Fetched) -> Converted:
@@ -293,15 +293,17 @@ def _plan(spec: dict[str, Any], recipe: str) -> CrawlPlan:
     )
 
 
-def _metadata(context: JobContext) -> dict[str, Any]:
+def metadata_of(context: JobContext) -> dict[str, Any]:
+    """What a caller wants stored with each document."""
     return context.job.spec.get("metadata") or {}
 
 
-def _fence(context: JobContext) -> JobFence:
+def fence_of(context: JobContext) -> JobFence:
+    """What every write of this run names."""
     return JobFence(context.job.id, context.claim.fence)
 
 
-async def _close(tools: Tools, context: JobContext, base: KnowledgeBase, tally: Tally) -> Ending:
+async def close(tools: Tools, context: JobContext, base: KnowledgeBase, tally: Tally) -> Ending:
     """Wait for the graph if there is something to wait for; otherwise end the job."""
     if base.graph:
         steps = await steps_of_job(tools.engine, context.job.id)

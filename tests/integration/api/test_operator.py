@@ -78,8 +78,11 @@ class TestBases:
             await ensure(shield, "team-b")
 
     async def test_a_new_one_can_begin_with_another_model_that_is_configured(self, shield: LocalShield) -> None:
-        view = await shield.ensure_namespace_base(LOCAL, "team-a", BASE, NamespaceBase(embedding_model="other-24", embedding_dim=24))
+        other = NamespaceBase(graph=False, embedding_model="other-24", embedding_dim=24)
+        view = await shield.ensure_namespace_base(LOCAL, "team-a", BASE, other)
         assert (view.embedding.model, view.embedding.dim) == ("other-24", 24)
+        graph = await shield.ensure_namespace_base(LOCAL, "team-a", "team-a--g", other.model_copy(update={"graph": True}))
+        assert (graph.embedding.model, graph.graph) == ("all-minilm-l6-v2", True)  # its graph could not hold the other one's vectors
         with pytest.raises(DependencyMisconfigured):
             await shield.ensure_namespace_base(LOCAL, "team-a", "team-a--b", NamespaceBase(embedding_model="unheard-of", embedding_dim=24))
         with pytest.raises(UnknownKnowledgeBase):

@@ -23,7 +23,18 @@ from shield.service.models.collections import (
     RebuildRequest,
     ReindexRequest,
 )
-from shield.service.models.ingest import Budget, CrawlSpec, DocumentSpec, Glob, IngestRequest, Sitemap, UploadCreate, UploadView, Webhook
+from shield.service.models.ingest import (
+    Budget,
+    CrawlSpec,
+    DocumentSpec,
+    DocumentsSpec,
+    Glob,
+    IngestRequest,
+    Sitemap,
+    UploadCreate,
+    UploadView,
+    Webhook,
+)
 from shield.service.models.jobs import ErrorView, JobAccepted, JobList, JobView, OutcomeView, ProgressView, WebhookView
 from shield.service.models.keys import KeyCreate, KeyCreated, KeyList, KeyRotate, KeyView
 from shield.service.models.operator import (
@@ -67,6 +78,7 @@ __all__ = [
     "DocumentSpec",
     "DocumentText",
     "DocumentView",
+    "DocumentsSpec",
     "EmbeddingView",
     "EntityView",
     "ErrorView",

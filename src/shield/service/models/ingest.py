@@ -12,6 +12,7 @@ from shield.service.models.base import Input, KbName, Metadata, Model, Number, S
 
 Sitemap = Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=r"^(auto|https?://.+)$")]
 Glob = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[/*]")]
+FileGlob = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
 class CrawlSpec(Input):
@@ -73,6 +74,30 @@ class DocumentSpec(Input):
     """Stored with the document, to filter by."""
 
 
+class DocumentsSpec(Input):
+    """Ingest many documents in one job: exactly one of urls, path, upload_id."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["type"]})
+
+    type: Literal["documents"] = "documents"
+    urls: Annotated[list[Url], Field(min_length=1, max_length=100)] | None = None
+    """Fetch them from here; one that is named twice counts once."""
+    path: Annotated[str, StringConstraints(min_length=1, max_length=4096)] | None = None
+    """A file below the document root, or a directory with all files below it; `.` is the root. Only `shield run-job` reads it."""
+    include: list[FileGlob] = Field(default_factory=list, max_length=50)
+    """Of a directory, only files whose path below it matches one of these globs: `*` within a name, `**` across; without a leading `/` at any
+    depth, such as `*.md`."""
+    exclude: list[FileGlob] = Field(default_factory=list, max_length=50)
+    """Of a directory, no file that matches one of these globs."""
+    upload_id: UUID | None = None
+    """Take this upload."""
+    source: SourceName | None = None
+    """Of an upload, what to call it; of a path, what comes before each file's path in its name, by default `file:`. Directories that hold files
+    of the same names need different ones, or their documents replace each other."""
+    metadata: Metadata = Field(default_factory=dict, max_length=32)
+    """Stored with each document, to filter by."""
+
+
 class Budget(Input):
     """What a job may cost."""
 
@@ -92,7 +117,7 @@ class IngestRequest(Input):
 
     knowledge_base: KbName = "default"
     """Where to."""
-    spec: Annotated[CrawlSpec | DocumentSpec, Field(discriminator="type")]
+    spec: Annotated[CrawlSpec | DocumentSpec | DocumentsSpec, Field(discriminator="type")]
     """What to ingest."""
     priority: Literal["high", "normal", "low"] = "normal"
     """Which queue."""

@@ -69,7 +69,8 @@ class NamespaceBase(Input):
     graph: StrictBool = True
     """Whether it keeps a graph; of one that exists this never changes."""
     embedding_model: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
-    """The model of a new base; of one that exists only a reindex changes it. Default: the installation's."""
+    """The model of a new base without a graph. One with a graph begins with the installation's, and one that exists keeps what it has: a
+    reindex moves both. Default: the installation's."""
     embedding_dim: Whole | None = Field(None, ge=8, le=8192)
     """Length of its vectors; given exactly if the model is."""
 
