@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 RUN := tools/run
+CLUSTER ?= local
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -29,6 +30,19 @@ test-whole: sync chromium ## the tests of whole processes: servers, fleets and b
 
 test-kubernetes: sync ## the tests on a real API server and cluster (builds Kubernetes once: minutes, 14 GB while it builds, Go)
 	@$(RUN) pytest -n0 -m kubernetes tests/kubernetes $(ARGS)
+
+cluster-up: sync ## start a Kubernetes of one node here, without Docker (root, Linux; CLUSTER=kind: in Docker); builds it once, in minutes
+	@$(RUN) python -m kind up --provider $(CLUSTER) $(ARGS)
+
+cluster-down: sync ## stop it and remove every trace
+	@$(RUN) python -m kind down --provider $(CLUSTER) $(ARGS)
+
+cluster-status: sync ## show it: API, registry, components with their memory (ARGS=--json)
+	@$(RUN) python -m kind status --provider $(CLUSTER) $(ARGS)
+
+proof-clean: sync ## start a cluster, use it, stop it, count what is left behind; a mount left on purpose must be noticed
+	@$(RUN) python -m kind proof-clean
+	@$(RUN) python -m kind proof-clean --sabotage
 
 up: sync ## set everything up, build the samples, answer one question, and serve (ARGS=--no-samples)
 	@$(RUN) shield up $(ARGS)
@@ -87,4 +101,4 @@ format: sync ## format the code
 	@$(RUN) ruff format .
 	@$(RUN) ruff check --fix .
 
-.PHONY: help sync check chromium test test-whole test-kubernetes up dev generate proof-fresh proof-delete proof-errors proof-isolation chaos chaos-sabotage load bench-breaker bench-graph bench-memory test-litellm coverage build format
+.PHONY: help sync check chromium test test-whole test-kubernetes cluster-up cluster-down cluster-status proof-clean up dev generate proof-fresh proof-delete proof-errors proof-isolation chaos chaos-sabotage load bench-breaker bench-graph bench-memory test-litellm coverage build format

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kind.kubeconfig import write_kubeconfig
-from kind.pki import ADMIN, Authority, Pair
+from kind.pki import ADMINISTRATORS, Authority
 
 _CLIENT_QPS = 1000
 """Requests a second that the controllers may send. Their own limit of 20 completes two Jobs a second."""
@@ -20,6 +20,8 @@ class Component:
     name: str
     command: tuple[str, ...]
     environment: dict[str, str] = field(default_factory=dict)
+    after: str = ""
+    """Started when somebody listens here: a socket's path, or address:port."""
 
 
 @dataclass(frozen=True)
@@ -41,37 +43,42 @@ class Serving:
 
 @dataclass(frozen=True)
 class Credentials:
-    """All certificates and kubeconfigs of a control plane."""
+    """Where the certificates and kubeconfigs of a control plane are, under a directory that may have another name elsewhere."""
 
-    authority: Authority
-    server: Pair
-    kubelet_client: Pair
-    service_accounts: Pair
-    admin: Pair
-    admin_config: Path
-    controller_manager: Path
-    scheduler: Path
+    directory: Path
+
+    def file(self, name: str) -> Path:
+        """A certificate (`.crt`, `.pub`) or key (`.key`)."""
+        return self.directory / "pki" / name
+
+    def config(self, user: str) -> Path:
+        """A user's kubeconfig."""
+        return self.directory / f"{user}.conf"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's kubeconfig."""
+        return self.directory / "kubeconfig"
 
 
-def make_credentials(directory: Path, serving: Serving) -> Credentials:
-    """Write them under `directory`."""
+def make_credentials(directory: Path, serving: Serving) -> Authority:
+    """Write them under `directory`; the authority can issue more."""
     authority = Authority(directory / "pki")
     hosts = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost", "127.0.0.1"]
-    admin = authority.issue("admin", "kubernetes-admin", group=ADMIN)
+    authority.issue("apiserver", "kube-apiserver", hosts=[*hosts, serving.service_address, serving.address])
+    authority.issue("kubelet-client", "kube-apiserver-kubelet-client", group=ADMINISTRATORS)
+    authority.key_pair("service-accounts")
+    administrator = authority.issue("admin", "kubernetes-admin", group=ADMINISTRATORS)
+    write_kubeconfig(directory / "kubeconfig", server=serving.url, authority=authority.certificate, user=administrator)
+    for name in ("controller-manager", "scheduler"):
+        issue_config(directory, authority, serving, name, f"system:kube-{name}")
+    return authority
 
-    def config(name: str, user: Pair) -> Path:
-        return write_kubeconfig(directory / name, server=serving.url, authority=authority.pair.certificate, user=user)
 
-    return Credentials(
-        authority=authority,
-        server=authority.issue("apiserver", "kube-apiserver", hosts=[*hosts, serving.service_address, serving.address]),
-        kubelet_client=authority.issue("kubelet-client", "kube-apiserver-kubelet-client", group=ADMIN),
-        service_accounts=authority.key_pair("service-accounts"),
-        admin=admin,
-        admin_config=config("kubeconfig", admin),
-        controller_manager=config("controller-manager.conf", authority.issue("controller-manager", "system:kube-controller-manager")),
-        scheduler=config("scheduler.conf", authority.issue("scheduler", "system:kube-scheduler")),
-    )
+def issue_config(directory: Path, authority: Authority, serving: Serving, name: str, user: str, *, group: str | None = None) -> None:
+    """A certificate for a user of the API, and the kubeconfig `<name>.conf` with it."""
+    pair = authority.issue(name, user, group=group)
+    write_kubeconfig(directory / f"{name}.conf", server=serving.url, authority=authority.certificate, user=pair)
 
 
 def etcd(program: Path, *, data: Path, sockets: Path) -> Component:
@@ -94,7 +101,7 @@ def etcd(program: Path, *, data: Path, sockets: Path) -> Component:
 
 def apiserver(program: Path, serving: Serving, credentials: Credentials, *, sockets: Path, extra: Sequence[str] = ()) -> Component:
     """The API server, with the admission plugins that are on by default, and NodeRestriction."""
-    ca = credentials.authority.pair.certificate
+    file = credentials.file
     return Component(
         "kube-apiserver",
         (
@@ -104,15 +111,15 @@ def apiserver(program: Path, serving: Serving, credentials: Credentials, *, sock
             f"--bind-address={serving.address}",
             f"--secure-port={serving.port}",
             f"--service-cluster-ip-range={serving.services}",
-            f"--client-ca-file={ca}",
-            f"--tls-cert-file={credentials.server.certificate}",
-            f"--tls-private-key-file={credentials.server.key}",
-            f"--kubelet-client-certificate={credentials.kubelet_client.certificate}",
-            f"--kubelet-client-key={credentials.kubelet_client.key}",
-            f"--kubelet-certificate-authority={ca}",
+            f"--client-ca-file={file('ca.crt')}",
+            f"--tls-cert-file={file('apiserver.crt')}",
+            f"--tls-private-key-file={file('apiserver.key')}",
+            f"--kubelet-client-certificate={file('kubelet-client.crt')}",
+            f"--kubelet-client-key={file('kubelet-client.key')}",
+            f"--kubelet-certificate-authority={file('ca.crt')}",
             "--kubelet-preferred-address-types=InternalIP",  # nobody resolves the node's name
-            f"--service-account-key-file={credentials.service_accounts.certificate}",
-            f"--service-account-signing-key-file={credentials.service_accounts.key}",
+            f"--service-account-key-file={file('service-accounts.pub')}",
+            f"--service-account-signing-key-file={file('service-accounts.key')}",
             "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
@@ -125,8 +132,7 @@ def apiserver(program: Path, serving: Serving, credentials: Credentials, *, sock
 
 def controller_manager(program: Path, credentials: Credentials, extra: Sequence[str] = ()) -> Component:
     """The controllers, with client limits that do not hide what an operator can do."""
-    ca = credentials.authority.pair
-    config = credentials.controller_manager
+    config, file = credentials.config("controller-manager"), credentials.file
     return Component(
         "kube-controller-manager",
         (
@@ -135,10 +141,10 @@ def controller_manager(program: Path, credentials: Credentials, extra: Sequence[
             "--secure-port=0",
             "--leader-elect=false",
             "--use-service-account-credentials=true",
-            f"--service-account-private-key-file={credentials.service_accounts.key}",
-            f"--root-ca-file={ca.certificate}",
-            f"--cluster-signing-cert-file={ca.certificate}",
-            f"--cluster-signing-key-file={ca.key}",
+            f"--service-account-private-key-file={file('service-accounts.key')}",
+            f"--root-ca-file={file('ca.crt')}",
+            f"--cluster-signing-cert-file={file('ca.crt')}",
+            f"--cluster-signing-key-file={file('ca.key')}",
             f"--kube-api-qps={_CLIENT_QPS}",
             f"--kube-api-burst={2 * _CLIENT_QPS}",
             "--concurrent-job-syncs=20",
@@ -153,7 +159,7 @@ def scheduler(program: Path, credentials: Credentials) -> Component:
         "kube-scheduler",
         (
             str(program),
-            f"--kubeconfig={credentials.scheduler}",
+            f"--kubeconfig={credentials.config('scheduler')}",
             "--secure-port=0",
             "--leader-elect=false",
             f"--kube-api-qps={_CLIENT_QPS}",

@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-import ssl
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -23,22 +22,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import httpx
-
 from kind import components
 from kind.binaries import Store
 from kind.catalogue import ETCD, KUBERNETES, KWOK
 from kind.components import FAKE_NODE, Component, Credentials, Serving
 from kind.console import Report, to_stderr
-from kind.errors import ComponentDied, KindError
+from kind.errors import ComponentDied
+from kind.kubectl import Kubectl, api_answers
 from kind.settings import KindSettings
 from kind.waiting import until
-
-
-class KubectlFailed(KindError):
-    """`kubectl` ended with an error, which is the message."""
-
-    code = "cluster.kubectl_failed"
 
 
 class ControlPlane:
@@ -69,6 +61,7 @@ class ControlPlane:
         self._directory = directory
         self._settings = settings or KindSettings()
         self._store = Store(self._settings, report)
+        self._kubectl = Kubectl(self._store.directory(KUBERNETES) / "kubectl", self.kubeconfig)
         self._controllers = controllers
         self._kwok = kwok
         self._scheduler = kwok if scheduler is None else scheduler
@@ -147,18 +140,11 @@ class ControlPlane:
         Raises:
             KubectlFailed: it said no, or took longer than `timeout` seconds.
         """
-        command = [str(self._store.directory(KUBERNETES) / "kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
-        try:
-            done = subprocess.run(command, input=input, capture_output=True, text=True, timeout=timeout, check=False)
-        except subprocess.TimeoutExpired:
-            raise KubectlFailed(f"kubectl {' '.join(arguments)} took longer than {timeout:.0f} s") from None
-        if done.returncode != 0:
-            raise KubectlFailed(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
-        return done.stdout
+        return self._kubectl.run(*arguments, input=input, timeout=timeout)
 
     def get(self, *arguments: str) -> Any:
         """`kubectl get ... -o json`, parsed."""
-        return json.loads(self.kubectl("get", *arguments, "-o", "json"))
+        return self._kubectl.get(*arguments)
 
     def add_fake_node(self, name: str) -> None:
         """A node that KWOK plays: it takes 10 000 pods that select the label `kwok.x-k8s.io/node=fake` and tolerate that taint."""
@@ -175,13 +161,13 @@ class ControlPlane:
     def _start_all(self, sockets: Path) -> None:
         serving = Serving("127.0.0.1", free_port(), self._serving.services, self._serving.service_address)
         self._serving = serving
-        credentials = components.make_credentials(self._directory, serving)
-        self._components = {found.name: found for found in self._all(credentials, sockets)}
+        components.make_credentials(self._directory, serving)
+        self._components = {found.name: found for found in self._all(Credentials(self._directory), sockets)}
         for name in self._components:
             self.start(name)
         if self._controllers:
-            what = "the service account of the namespace default"
-            until(what, lambda: self._exists("/api/v1/namespaces/default/serviceaccounts/default"), limit=self._settings.ready_timeout)
+            account = "/api/v1/namespaces/default/serviceaccounts/default"
+            until("the namespace default", lambda: api_answers(self.url, self._directory, account), limit=self._settings.ready_timeout)
         if self._kwok:
             self.add_fake_node("kwok-0")
 
@@ -203,7 +189,7 @@ class ControlPlane:
         if self._scheduler:
             found.append(components.scheduler(kubernetes / "kube-scheduler", credentials))
         if self._kwok:
-            found.append(components.kwok(self._store.directory(KWOK) / "kwok", credentials.admin_config, port=free_port()))
+            found.append(components.kwok(self._store.directory(KWOK) / "kwok", credentials.kubeconfig, port=free_port()))
         return found
 
     def _ready(self) -> bool:
@@ -211,17 +197,7 @@ class ControlPlane:
             if process.poll() is not None:
                 last = "\n".join(self.log(name).splitlines()[-10:])
                 raise ComponentDied(f"{name} ended with {process.returncode}:\n{last}")
-        return self._exists("/readyz")
-
-    def _exists(self, path: str) -> bool:
-        pki = self._directory / "pki"
-        context = ssl.create_default_context(cafile=str(pki / "ca.crt"))
-        context.load_cert_chain(pki / "admin.crt", pki / "admin.key")
-        try:
-            with httpx.Client(verify=context, trust_env=False, timeout=2) as client:
-                return client.get(f"{self.url}{path}").status_code == httpx.codes.OK
-        except httpx.TransportError:
-            return False
+        return api_answers(self.url, self._directory)
 
 
 def free_port() -> int:

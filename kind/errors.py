@@ -51,3 +51,11 @@ class ClusterInUse(KindError):
     """A cluster of this name exists, or nothing is left for one more."""
 
     code = "cluster.in_use"
+
+
+class InvalidSettings(KindError):
+    """A setting has a value that it cannot have."""
+
+    code = "cluster.settings_invalid"
+    exit_code = 2
+    advice = "Settings are environment variables, SHIELD_KIND_...; a name is up to 20 lower-case letters, digits and hyphens"

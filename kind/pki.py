@@ -20,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 _VALID = dt.timedelta(days=365)
 _BACKDATED = dt.timedelta(hours=1)
 
-ADMIN = "system:masters"
+ADMINISTRATORS = "system:masters"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Authority:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        self.pair = self._write("ca", certificate, self._key)
+        self.certificate = self._write("ca", certificate, self._key).certificate
 
     def issue(self, file: str, common_name: str, *, group: str | None = None, hosts: Sequence[str] = ()) -> Pair:
         """A certificate for a client, and with `hosts` (names and addresses) for a server too."""

@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kind.control_plane import ControlPlane, KubectlFailed
+from kind.control_plane import ControlPlane
+from kind.kubectl import KubectlFailed
 from kind.waiting import until
 
 

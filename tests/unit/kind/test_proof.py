@@ -1,0 +1,48 @@
+"""The proof's eyes: what is new is found, what was there is not."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from kind.proof import Seen, Snapshot, mounts, survivors
+
+MOUNTS = "/dev/vda / ext4 rw 0 0\ntmpfs /tmp/a tmpfs rw 0 0\n"
+
+
+def test_only_what_is_new_counts() -> None:
+    before = Snapshot(frozenset({"link lo", "link eth0", "setting kernel/panic = 0"}))
+    after = Snapshot(frozenset({"link lo", "link shield0", "setting kernel/panic = 10"}))
+    assert after.new_since(before) == ["link shield0", "setting kernel/panic = 10"]
+    assert before.new_since(before) == []
+
+
+def test_a_second_mount_on_the_same_place_is_a_fact_of_its_own() -> None:
+    once = mounts(MOUNTS)
+    assert once == {"mount / (ext4) #1", "mount /tmp/a (tmpfs) #1"}
+    assert mounts(MOUNTS + "tmpfs /tmp/a tmpfs rw 0 0\n") - once == {"mount /tmp/a (tmpfs) #2"}
+
+
+@pytest.fixture
+def process() -> Iterator[psutil.Process]:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        yield psutil.Process(child.pid)
+        child.kill()
+
+
+def test_a_process_that_is_still_there_is_named(process: psutil.Process) -> None:
+    seen = Seen(frozenset({(process.pid, process.create_time())}), frozenset())
+    assert survivors(seen) == [f"process {process.pid} sleep"]
+
+
+def test_another_process_of_the_same_number_is_not_taken_for_it(process: psutil.Process) -> None:
+    assert survivors(Seen(frozenset({(process.pid, process.create_time() - 60)}), frozenset())) == []
+
+
+def test_a_process_in_a_namespace_of_the_cluster_is_named(process: psutil.Process) -> None:
+    namespace = str(Path(f"/proc/{process.pid}/ns/net").readlink())
+    assert f"process {process.pid} sleep" in survivors(Seen(frozenset(), frozenset({namespace})))
