@@ -44,6 +44,9 @@ proof-clean: sync ## start a cluster, use it, stop it, count what is left behind
 	@$(RUN) python -m kind proof-clean
 	@$(RUN) python -m kind proof-clean --sabotage
 
+images: sync ## build the images, print their sizes, push them to the local cluster (BUILDER=docker|buildah REGISTRY=host:port ARGS="server --no-push")
+	@$(RUN) python -m images $(ARGS)
+
 up: sync ## set everything up, build the samples, answer one question, and serve (ARGS=--no-samples)
 	@$(RUN) shield up $(ARGS)
 
