@@ -4,6 +4,8 @@ The semantics are those of Kubernetes' own work queue. A key that is added while
 worked on comes again afterwards. A failure brings the key back after an exponentially growing pause with jitter, success forgets the
 failures. A key may be asked for at a later time; of several times the earliest counts. So a handler of events may add keys as often as it
 likes, and a reconcile that looks at the present state misses nothing.
+
+An exception may carry `cause`, a word for the metrics that also says that it was foreseen, and `retry_after`, the least pause in seconds.
 """
 
 from __future__ import annotations
@@ -21,7 +23,6 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from shield_operator.cluster import ClusterError
 from shield_operator.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -80,6 +81,8 @@ class WorkQueue(Generic[K]):
         self._ready = asyncio.Event()
         self._planned = asyncio.Event()
         self._closed = False
+        self._settled = asyncio.Event()
+        self._settled.set()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -110,11 +113,11 @@ class WorkQueue(Generic[K]):
             heapq.heappush(self._heap, (at, next(self._number), key))
             self._planned.set()
 
-    def retry(self, key: K) -> float:
+    def retry(self, key: K, at_least: float = 0.0) -> float:
         """Work on the key again after the pause that its failures in a row ask for; tells the pause."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         self._told.retried()
-        pause = self._backoff.pause(failures, self._chance())
+        pause = max(at_least, self._backoff.pause(failures, self._chance()))
         self.add_after(key, pause)
         return pause
 
@@ -146,11 +149,14 @@ class WorkQueue(Generic[K]):
         now = self._clock()
         self._told.taken(now - self._wanted.pop(key))
         self._running[key] = now
+        self._settled.clear()
         return key
 
     def done(self, key: K) -> None:
         """The work on the key is over; if it was added meanwhile, it waits again."""
         self._told.done(self._clock() - self._running.pop(key))
+        if not self._running:
+            self._settled.set()
         if key in self._wanted:
             self._waiting.append(key)
             self._ready.set()
@@ -160,6 +166,10 @@ class WorkQueue(Generic[K]):
         self._closed = True
         self._ready.set()
         self._planned.set()
+
+    async def settled(self) -> None:
+        """Wait until nothing runs."""
+        await self._settled.wait()
 
     async def run(self, workers: int, work: Callable[[K], Awaitable[Result]], *, limit: float) -> None:
         """Work on keys, `workers` at once and each at most `limit` seconds, until closed."""
@@ -205,9 +215,9 @@ class WorkQueue(Generic[K]):
     def _failed(self, key: K, error: Exception) -> None:
         self._metrics.reconciles.labels(self.name, "error").inc()
         self._metrics.reconcile_errors.labels(self.name).inc()
-        cause = error.cause if isinstance(error, ClusterError) else "timeout" if isinstance(error, TimeoutError) else "bug"
+        cause: str = getattr(error, "cause", "timeout" if isinstance(error, TimeoutError) else "bug")
         self._metrics.error_causes.labels(self.name, cause).inc()
-        pause = self.retry(key)
+        pause = self.retry(key, getattr(error, "retry_after", None) or 0.0)
         known = cause != "bug"
         log.log(30 if known else 40, "reconcile.failed", queue=self.name, key=str(key), cause=cause, error=str(error) or repr(error),
                 again_in=round(pause, 3), exc_info=None if known else error)  # fmt: skip

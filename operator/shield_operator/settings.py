@@ -6,6 +6,7 @@ import socket
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from uuid import uuid4
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -51,8 +52,8 @@ class Settings(BaseSettings):
     page: Annotated[int, Field(ge=1)] = 500
     """Objects a page of a list."""
 
-    identity: str = Field(default_factory=socket.gethostname)
-    """What this replica is called in the Lease; it must be unique. Default: the host's name, in a pod the pod's."""
+    identity: str = Field(default_factory=lambda: f"{socket.gethostname()}_{uuid4().hex[:8]}")
+    """What this process is called in the Lease; it must be unique. Default: the host's name (in a pod the pod's) and chance."""
     lease_name: str = "shield-operator"
     """The Lease that decides who leads."""
     lease_namespace: str = ""

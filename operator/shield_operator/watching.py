@@ -111,6 +111,10 @@ class Cache:
         """The addresses of all objects."""
         return list(self._entries)
 
+    def uids(self) -> set[str]:
+        """The uids of all objects."""
+        return {entry.uid for entry in self._entries.values()}
+
     def get(self, key: Key) -> Obj | None:
         """An object, parsed anew for each caller; None if there is none."""
         entry = self._entries.get(key)

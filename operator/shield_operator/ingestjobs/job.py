@@ -26,8 +26,15 @@ from shield_operator.ingestjobs.order import SOURCE_ROOT, claim_of, order_of
 from shield_operator.ingestjobs.verdict import EXIT_REASONS
 from shield_operator.ingestjobs.view import KUEUE, Subject
 from shield_operator.names import (
-    API_VERSION, ATTEMPT_LABEL, CONTAINER, INGESTJOB_LABEL, MANAGED_BY_LABEL, MANAGER, ORDER_ANNOTATION, job_name,
-)  # fmt: skip
+    API_VERSION,
+    ATTEMPT_LABEL,
+    CONTAINER,
+    INGESTJOB_LABEL,
+    MANAGED_BY_LABEL,
+    MANAGER,
+    ORDER_ANNOTATION,
+    job_name,
+)
 from shield_operator.quantity import parse_quantity
 from shield_operator.settings import ConfigurationError
 
@@ -162,7 +169,7 @@ def _containers(given: list[Obj], spec: IngestJobSpec, chosen: PodTemplate, pods
     others = [one for one in given if one.get("name") != CONTAINER]
     asked = chosen.resources.to_json() if chosen.resources else {}
     standard = base.get("resources") or _RESOURCES
-    mounts = [
+    mounts: list[Obj] = [
         {"name": "order", "mountPath": _ORDER_DIRECTORY, "readOnly": True},
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  # in the pod, and its own
         {"name": "data", "mountPath": "/var/lib/shield"},
