@@ -37,7 +37,7 @@ class Up:
         self.process: subprocess.Popen[bytes] | None = None
         self.log = data_dir.with_suffix(".log")
 
-    def start(self, *arguments: str, within: float = 30) -> ServerInfo:
+    def start(self, *arguments: str, within: float = 50) -> ServerInfo:
         """Start and wait until it serves."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
