@@ -1,11 +1,13 @@
-"""docs/CRD_REFERENCE.md: the kinds' fields, bounds and rules, from the same schemas as the CRDs."""
+"""What is generated into docs/: CRD_REFERENCE.md, from the same schemas as the CRDs, and two parts of KUBERNETES.md."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
+from shield_operator.api.pods import RESERVED_PREFIXES
 from shield_operator.manifests.crd import KINDS, Kind, crd, schema_of
+from shield_operator.manifests.permissions import CLUSTER, OWN_NAMESPACE, Permission
 from shield_operator.manifests.schema import Schema
 from shield_operator.names import API_VERSION
 
@@ -33,6 +35,33 @@ _KUBERNETES_OWN = "As in [a pod](https://kubernetes.io/docs/reference/kubernetes
 def reference() -> str:
     """The whole file."""
     return "\n".join([_HEAD, *(part for kind in KINDS for part in _kind(kind))]).rstrip() + "\n"
+
+
+def guide(text: str) -> str:
+    """docs/KUBERNETES.md with its generated parts renewed.
+
+    Raises:
+        ValueError: a part's marks are missing.
+    """
+    rows = [
+        *(_permission(permission, "") for permission in CLUSTER),
+        *(_permission(one, ", in its own namespace") for one in OWN_NAMESPACE),
+    ]
+    text = _filled(text, "permissions", "\n".join(["| resources | verbs | why |", "|---|---|---|", *rows]))
+    return _filled(text, "reserved", ", ".join(f"`{prefix}`" for prefix in RESERVED_PREFIXES) + ".")
+
+
+def _permission(permission: Permission, where: str) -> str:
+    resources = ", ".join(f"`{resource}`" for resource in permission.resources)
+    return f"| {resources}{where} | {', '.join(permission.verbs)} | {permission.why} |"
+
+
+def _filled(text: str, name: str, content: str) -> str:
+    before, begin, rest = text.partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition(f"<!-- /{name} -->")
+    if not (begin and end):
+        raise ValueError(f"the marks of {name} are missing")
+    return f"{before}{begin}{content}\n{end}{after}"
 
 
 def _kind(kind: Kind) -> Iterator[str]:

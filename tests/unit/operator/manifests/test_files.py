@@ -13,6 +13,7 @@ from shield_operator.api.ingestschedule import IngestSchedule
 from shield_operator.api.knowledgebase import KnowledgeBase
 from shield_operator.manifests.__main__ import dump, main
 from shield_operator.manifests.operator import Options, operator_manifests
+from shield_operator.manifests.reference import guide
 
 ROOT = Path(__file__).parents[4]
 KINDS = {kind.__name__: kind for kind in (IngestJob, IngestSchedule, KnowledgeBase)}
@@ -28,7 +29,12 @@ class TestGeneratedFiles:
         assert main(["--check", "--root", str(ROOT)]) == 0
 
     def test_drift_is_noticed_named_and_mended(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        names = ["operator/manifests/crds/knowledgebases.yaml", "operator/manifests/operator.yaml", "docs/CRD_REFERENCE.md"]
+        names = [
+            "operator/manifests/crds/knowledgebases.yaml",
+            "operator/manifests/operator.yaml",
+            "docs/CRD_REFERENCE.md",
+            "docs/KUBERNETES.md",
+        ]
         for name in names:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_bytes((ROOT / name).read_bytes())
@@ -40,6 +46,10 @@ class TestGeneratedFiles:
         assert (tmp_path / names[1]).read_text() == "edited"
         assert main(["--root", str(tmp_path)]) == 0
         assert all((tmp_path / name).read_bytes() == (ROOT / name).read_bytes() for name in (*names, *missing))
+
+    def test_a_guide_without_its_marks_is_noticed(self) -> None:
+        with pytest.raises(ValueError, match="the marks of permissions are missing"):
+            guide("# On Kubernetes")
 
     def test_printing_gives_crds_first_and_takes_names(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["--print", "--image", "op:1", "--namespace", "elsewhere"]) == 0
