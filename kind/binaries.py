@@ -159,7 +159,8 @@ class Store:
                 f"{tool.name} was not built within {self._settings.build_timeout:.0f} s; the next start goes on from there"
             ) from None
         if done.returncode != 0:
-            raise BuildFailed(f"{tool.name}: {' '.join(command[:2])} failed:\n" + "\n".join(done.stderr.strip().splitlines()[-15:]))
+            said = "\n".join(done.stderr.strip().splitlines()[-15:])
+            raise BuildFailed(f"{tool.name}: {' '.join(command[:2])} ended with {done.returncode}:\n{said}")
         return done.stdout
 
 

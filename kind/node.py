@@ -41,6 +41,7 @@ _KERNEL_SETTINGS = {
     "kernel/keys/root_maxbytes": "25000000",
 }
 """What the kubelet sets on a machine that is its own."""
+_OVERLAID = ("etc", "opt", "var")
 _GATE_LIMIT = 60.0
 _FIRST_PAUSE, _LONGEST_PAUSE, _STEADY = 0.5, 10.0, 30.0
 
@@ -172,7 +173,12 @@ def _mounts(directory: Path) -> None:
     for path in (INSIDE, SOCKETS):
         path.mkdir(mode=0o700)
     _do("mount", "--bind", str(directory), str(INSIDE))
-    for place in ("etc", "opt", "var"):
+    # What is mounted below these is hidden by the overlays; held here, it would stay busy for the rest of the machine.
+    for mounted in reversed(Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()):
+        where = mounted.split()[1].encode().decode("unicode_escape")
+        if where.startswith(tuple(f"/{place}/" for place in _OVERLAID)):
+            subprocess.run(["umount", "--lazy", where], check=False, timeout=10)
+    for place in _OVERLAID:
         upper, work = Path(f"/run/overlay/{place}/upper"), Path(f"/run/overlay/{place}/work")
         for path in (upper, work):
             path.mkdir(parents=True)
@@ -193,9 +199,7 @@ def _network(node_address: str, services: str) -> None:
     _do("ip", "link", "set", "lo", "up")
     _do("ip", "address", "add", f"{node_address}/32", "dev", "lo")
     # A packet to a service needs a route before kube-proxy's rules turn it to a pod; there is no other way out.
-    _do("ip", "link", "add", "services", "type", "dummy")
-    _do("ip", "link", "set", "services", "up")
-    _do("ip", "route", "add", services, "dev", "services", "src", node_address)
+    _do("ip", "route", "add", services, "dev", "lo", "src", node_address)
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1", encoding="ascii")
 
 
