@@ -65,7 +65,13 @@ def make_local_base(builder: Buildah, settings: ImageSettings) -> None:
         archive, tree = Path(directory) / "debian.tar", Path(directory) / "local"
         run(
             [
-                *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(_PACKAGES)}"),
+                *(
+                    "mmdebstrap",
+                    "--quiet",
+                    "--variant=minbase",
+                    '--aptopt=APT::Install-Recommends "false"',
+                    f"--include={','.join(_PACKAGES)}",
+                ),
                 *(f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT),
                 *(f"--dpkgopt=path-include={pattern}" for pattern in _KEPT),
                 *("bookworm", str(archive), *_MIRRORS),

@@ -186,6 +186,17 @@ def test_trimming_takes_what_is_listed_and_leaves_the_rest_compiled(tmp_path: Pa
     assert compiled.read_bytes()[4:8] == (1).to_bytes(4, "little"), "by hash, unchecked (PEP 552)"
 
 
+def test_a_generated_client_keeps_only_its_bytecode_and_can_be_imported(tmp_path: Path) -> None:
+    package = tmp_path / "kubernetes" / "aio"
+    package.mkdir(parents=True)
+    (tmp_path / "kubernetes" / "__init__.py").write_text("")
+    (package / "__init__.py").write_text("ANSWER = 42\n")
+    compile_all(tmp_path)
+    assert list(tmp_path.rglob("*.py")) == []
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from kubernetes.aio import ANSWER; print(ANSWER)"
+    assert run([sys.executable, "-I", "-c", code], within=20) == "42"
+
+
 def test_a_virtual_environment_is_no_python_to_copy(tmp_path: Path) -> None:
     with pytest.raises(PrerequisiteMissing, match="that stands on its own"):
         copy_python(Path(sys.executable), tmp_path / "tree", ImageSettings())
