@@ -8,9 +8,9 @@ that proved it, or if the base was never this namespace's. An object that is mis
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -36,7 +36,7 @@ class BaseController:
 
     name = "knowledgebase"
     primary = KNOWLEDGEBASES
-    watches: ClassVar = (Watch(KNOWLEDGEBASES),)
+    watches: Sequence[Watch] = (Watch(KNOWLEDGEBASES),)
 
     def __init__(
         self,

@@ -7,10 +7,10 @@ that it exists. Runs go with their schedule (owner references); a run that the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from pydantic import ValidationError
@@ -47,7 +47,7 @@ class ScheduleController:
 
     name = "ingestschedule"
     primary = INGESTSCHEDULES
-    watches: ClassVar = (Watch(INGESTSCHEDULES), Watch(INGESTJOBS))
+    watches: Sequence[Watch] = (Watch(INGESTSCHEDULES), Watch(INGESTJOBS))
 
     def __init__(
         self,
