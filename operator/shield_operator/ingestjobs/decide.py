@@ -140,8 +140,7 @@ def _run(view: View, spec: IngestJobSpec, live: list[Child], now: datetime) -> P
         actions.append(Action(Do.RESUME_JOB, child))
         child = replace(child, suspended=False, started=None)
     draft.resumed()
-    processed = view.row is not None and view.row.status == "processing"
-    if child.running or processed or draft.was_running(child):  # a pod that is being replaced waits under the active deadline
+    if child.running or draft.was_running(child):  # a pod that is being replaced waits under the active deadline
         draft.running()
         return Plan((*actions, *_writes(view.subject, draft)))
     draft.pending("A pod was not started yet.")
