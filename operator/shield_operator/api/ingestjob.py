@@ -202,7 +202,7 @@ class IngestJobStatus(Shape):
 
     conditions: Annotated[tuple[Condition, ...], Field(max_length=8), MapOf(("type",))] = ()
     """conditions are Accepted, Suspended, Complete and Failed; wait for them with `kubectl wait --for=condition=Complete`."""
-    observed_generation: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
+    observed_generation: Annotated[int, Field(ge=0, le=2**53 - 1)] | None = None
     """observedGeneration is the generation of the spec that this status is about."""
     start_time: Time | None = None
     """startTime is when the job was first allowed to run."""

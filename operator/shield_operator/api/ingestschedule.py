@@ -98,7 +98,7 @@ class IngestScheduleStatus(Shape):
 
     conditions: Annotated[tuple[Condition, ...], Field(max_length=8), MapOf(("type",))] = ()
     """conditions: Ready is True while the schedule can be followed."""
-    observed_generation: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
+    observed_generation: Annotated[int, Field(ge=0, le=2**53 - 1)] | None = None
     """observedGeneration is the generation of the spec that this status is about."""
     active: Annotated[tuple[ActiveRun, ...], Field(max_length=100), MapOf(("uid",))] = ()
     """active are the runs that are going, at most 100 of them."""

@@ -74,7 +74,7 @@ class KnowledgeBaseStatus(Shape):
 
     conditions: Annotated[tuple[Condition, ...], Field(max_length=8), MapOf(("type",))] = ()
     """conditions are Ready and Reindexing."""
-    observed_generation: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
+    observed_generation: Annotated[int, Field(ge=0, le=2**53 - 1)] | None = None
     """observedGeneration is the generation of the spec that this status is about."""
     knowledge_base: Annotated[str, StringConstraints(max_length=64)] | None = None
     """knowledgeBase is its name in the orchestrator, over REST and MCP."""

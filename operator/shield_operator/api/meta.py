@@ -129,7 +129,7 @@ class Condition(Shape):
     """type names the aspect."""
     status: ConditionStatus
     """status is True, False or Unknown."""
-    observed_generation: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
+    observed_generation: Annotated[int, Field(ge=0, le=2**53 - 1)] | None = None
     """observedGeneration is the generation of the spec that this was said about."""
     last_transition_time: Time
     """lastTransitionTime is when status changed last."""
