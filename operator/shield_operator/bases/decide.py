@@ -159,10 +159,15 @@ def decide_deletion(jobs: Sequence[KbJob], since: datetime, *, exists: bool, now
     if job.status == "completed":
         return Deletion(Step.RELEASE, Said(FALSE, Reason.DELETING, f"Job {job.job_id} has proven that its knowledge is gone."), job)
     if job.code == TRACES_LEFT:
-        message = (
-            f"Job {job.job_id} deleted it, but its proof found traces. See the proof for where; once that is mended, remove the finalizer."
-        )
-        return Deletion(Step.WAIT, Said(FALSE, Reason.DELETION_UNPROVEN, message), job)
+        return Deletion(Step.WAIT, unproven(job), job)
     said = Said(FALSE, Reason.DELETION_FAILED, f"Job {job.job_id} could not delete it ({job.code}); it is tried again.")
     again = job.finished_at is None or now >= job.finished_at + pause
     return Deletion(Step.RETRY if again else Step.WAIT, said, job)
+
+
+def unproven(job: KbJob) -> Said:
+    """What Ready says of a deletion whose proof found something; only a person can go on from there."""
+    message = (
+        f"Job {job.job_id} deleted it, but its proof found traces. See the proof for where; once that is mended, remove the finalizer."
+    )
+    return Said(FALSE, Reason.DELETION_UNPROVEN, message)

@@ -79,6 +79,13 @@ class JobError(Answer):
     message: str = ""
 
 
+class DeletionProof(Answer):
+    """What a deletion searched for and found afterwards."""
+
+    hits: int = 0
+    """Traces that are left."""
+
+
 class KbJob(Answer):
     """A job of the orchestrator about a whole base."""
 
@@ -88,6 +95,8 @@ class KbJob(Answer):
     error: JobError | None = None
     created_at: datetime
     finished_at: datetime | None = None
+    proof: DeletionProof | None = None
+    """Of a deletion that has ended; lists leave it out."""
 
     @property
     def ended(self) -> bool:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from shield_operator.api.knowledgebase import DELETE_FINALIZER, ActiveEmbedding, DeletionPolicy, KnowledgeBaseCondition, KnowledgeBaseSpec
 from shield_operator.api.knowledgebase import KnowledgeBaseStatus as Status
 from shield_operator.api.meta import Condition, ConditionStatus, ObjectMeta, find, with_condition
-from shield_operator.bases.decide import Move, Reason, Said, Step, decide_deletion, decide_move
+from shield_operator.bases.decide import Move, Reason, Said, Step, decide_deletion, decide_move, unproven
 from shield_operator.bases.port import CONFLICT, DELETING, NOT_CONFIGURED, Bases, BaseView, Space
 from shield_operator.cluster import KNOWLEDGEBASES, Cluster, Key, Obj
 from shield_operator.names import kb_name
@@ -217,8 +217,9 @@ class BaseController:
         since = meta.deletion_timestamp or now
         exists = await client.exists(name)
         deletion = decide_deletion(await client.deletions(name), since, exists=exists, now=now, pause=self._retry_pause)
-        if deletion.step is Step.RELEASE:
-            return None
+        if deletion.step is Step.RELEASE and deletion.job is not None:
+            proven = await client.job(deletion.job.job_id)
+            return unproven(proven) if proven is not None and proven.proof is not None and proven.proof.hits else None
         if deletion.step is Step.RETRY and deletion.job is not None:
             await client.retry(deletion.job.job_id)
         if deletion.step is Step.BEGIN:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shield_operator.api.knowledgebase import DELETE_FINALIZER
-from shield_operator.bases.port import NOT_CONFIGURED, TRACES_LEFT, Space
+from shield_operator.bases.port import NOT_CONFIGURED, TRACES_LEFT, DeletionProof, Space
 from shield_operator.bases.reconcile import BaseController
 from shield_operator.cluster import INGESTJOBS, KNOWLEDGEBASES, Conflict, Key, Obj
 from shield_operator.metrics import Metrics
@@ -450,6 +450,14 @@ class TestDeletion:
             assert world.why("Ready") == ("False", "DeletionUnproven")
         assert "retry" not in world.library.calls
         assert [reason for reason, _ in world.cluster.events()][-1] == "Failed"
+
+    async def test_a_job_that_completed_with_traces_in_its_proof_has_proven_nothing(self, world: World) -> None:
+        await self.made(world)
+        await world.look(1)
+        world.library.end()
+        world.library.all_jobs[-1] = world.library.all_jobs[-1].model_copy(update={"proof": DeletionProof(hits=2)})
+        await world.look(1)
+        assert world.why("Ready") == ("False", "DeletionUnproven")
 
     async def test_a_deletion_by_somebody_else_is_waited_for_and_then_proven(self, world: World) -> None:
         await self.made(world)
