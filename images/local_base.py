@@ -21,6 +21,7 @@ LOCAL = "io.hx-citadel.shield.local-base"
 
 _PACKAGES = (
     *("ca-certificates", "netbase", "tzdata"),
+    "usr-is-merged",  # else `usrmerge` comes, and 55 MB of Perl with it
     # what CPython's extension modules link with
     *(
         "libbz2-1.0",

