@@ -316,6 +316,10 @@ class JobSettings(Group):
     """Longest pause before a retry."""
     deadline: Duration = timedelta(hours=24)
     """A job not ended by then fails and names what it waited for."""
+    pod_deadline: Duration = timedelta(days=30)
+    """The same for a job of a pod, whose owner has deadlines of its own and may suspend it for days."""
+    outage: Duration = timedelta(minutes=10)
+    """How long `run-job` waits for a database that went away, before it ends and its pod is tried again."""
     max_pending: int = 1000
     """Jobs waiting in all."""
     max_pending_principal: int = 100

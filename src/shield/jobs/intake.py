@@ -146,7 +146,7 @@ async def _insert(connection: AsyncConnection, request: JobRequest, settings: Jo
         "request_hash": request.request_hash,
         "max_errors": settings.max_errors if fleet else UNLIMITED,
         "max_crashes": settings.max_crashes if fleet else UNLIMITED,
-        "deadline": settings.deadline,
+        "deadline": settings.deadline if fleet else settings.pod_deadline,
         "retry_of": request.retry_of,
         "traceparent": request.traceparent,
         "budget_tokens": request.budget_tokens,

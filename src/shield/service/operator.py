@@ -28,14 +28,10 @@ from shield.service.models import (
     ProgressView,
     ReindexView,
 )
+from shield.service.models.operator import namespace_principal
 
 _REINDEX = {"shadow": "running", "ready": "ready", "failed": "failed"}
 """What a collection beside the live one says of the reindex that builds it."""
-
-
-def namespace_principal(namespace: str) -> str:
-    """Who a namespace of a cluster is here."""
-    return f"k8s:{namespace}"
 
 
 class OperatorCases(CollectionCases):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Body, Path, Query
 
@@ -44,7 +44,7 @@ async def active_ingest_jobs(
     shield: Port,
     who: Caller,
     *,
-    after: Annotated[Uid | None, Query(description="`next` of the page before; nothing for the first.")] = None,
+    after: Annotated[Uid | Literal[""] | None, Query(description="`next` of the page before; nothing for the first.")] = None,
     limit: Annotated[int, Query(ge=1, le=MOST, description="Most uids of a page.")] = MOST,
 ) -> ActiveIngestJobs:
     """The IngestJobs whose rows have not ended, in order."""

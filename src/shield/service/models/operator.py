@@ -18,6 +18,11 @@ Uid = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,64}$")]
 Namespace = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 
 
+def namespace_principal(namespace: str) -> str:
+    """Who a namespace of a cluster is here."""
+    return f"k8s:{namespace}"
+
+
 class IngestJobUids(Input):
     """The IngestJobs that are meant."""
 
