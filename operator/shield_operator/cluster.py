@@ -193,7 +193,7 @@ class KubernetesCluster:
         accept = _METADATA_LIST if metadata_only else "application/json"
         while True:
             answer = await self._call("GET", kind.path(namespace), query=query, accept=accept, timeout=self._list_timeout)
-            yield Page(answer["items"], answer["metadata"]["resourceVersion"])
+            yield Page(answer.get("items") or [], answer["metadata"]["resourceVersion"])
             following = answer["metadata"].get("continue")
             if not following:
                 return

@@ -75,10 +75,10 @@ async def serving(app: web.Application, host: str, port: int) -> AsyncIterator[i
     Raises:
         OSError: the port is taken.
     """
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host or None, port, shutdown_timeout=0.5).start()
+        await web.TCPSite(runner, host or None, port).start()
         yield int(runner.addresses[0][1])
     finally:
         await runner.cleanup()

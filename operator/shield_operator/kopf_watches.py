@@ -7,6 +7,7 @@ most every ten seconds, so an outage restarts nothing. kopf ends with an excepti
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +39,7 @@ async def watch(
         namespaces: where; none for all.
         page: objects a page of the first list.
         inactivity: seconds without event or bookmark after which a watch is opened anew.
-        started: called once kopf has taken over the process's signals, which it always does.
+        started: called once kopf has begun; it took over the process's signals, which it always does.
     """
     registry = kopf.OperatorRegistry()
     settings = kopf.OperatorSettings()
@@ -59,18 +60,13 @@ async def watch(
     async def login(**_: object) -> kopf.ConnectionInfo:
         return await _connection(configuration)
 
-    async def take_signals_back(**_: object) -> None:
-        started()
-
     kopf.on.login(registry=registry, id="login")(login)
-    kopf.on.startup(registry=registry, id="signals")(take_signals_back)
     logging.getLogger("kopf").setLevel(logging.WARNING)
-    await kopf.operator(
-        registry=registry,
-        settings=settings,
-        standalone=True,
-        **({"namespaces": list(namespaces)} if namespaces else {"clusterwide": True}),
-    )
+    ours = asyncio.all_tasks()
+    where: dict[str, Any] = {"namespaces": list(namespaces)} if namespaces else {"clusterwide": True}
+    tasks = await kopf.spawn_tasks(registry=registry, settings=settings, standalone=True, **where)
+    started()
+    await kopf.run_tasks(tasks, ignored=ours)
 
 
 def _pass_on(cache: Cache) -> Callable[..., Any]:
