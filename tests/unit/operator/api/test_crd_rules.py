@@ -74,6 +74,7 @@ BREAKS: list[tuple[str, str, Callable[[Schema], None]]] = [
     ("bounded", "spec.map", _add("spec", "map", {"type": "object", "additionalProperties": TEXT})),
     ("bounded", "spec.map{}", _add("spec", "map", {"type": "object", "maxProperties": 2, "additionalProperties": {"type": "string"}})),
     ("bounded", "spec.number", _add("spec", "number", {"type": "integer", "minimum": 0})),
+    ("bounded", "spec.number", _add("spec", "number", {"type": "integer", "minimum": 0, "maximum": 2**63 - 1})),
     ("bounded", "spec.size", _add("spec", "size", {"x-kubernetes-int-or-string": True})),
     ("durations_are_seconds", "spec.readTimeout", _add("spec", "readTimeout", {"type": "integer", "minimum": 0, "maximum": 9})),
     ("durations_are_seconds", "spec.ttlSeconds", _add("spec", "ttlSeconds", TEXT)),
