@@ -14,14 +14,18 @@ from images.settings import ImageSettings
 
 
 def destination(settings: ImageSettings) -> str | None:
-    """The registry that was named, else that of the running local cluster, else None."""
+    """The registry that was named, else that of the running local cluster, else None.
+
+    In the cluster's, images lie below `library/`, where its nodes look for names without a registry: `shield-server:0.2.0` in a manifest works.
+    """
     if settings.registry:
         return settings.registry.rstrip("/")
     try:
         status = json.loads(run([sys.executable, "-m", "kind", "status", "--json"], within=settings.query_timeout))
     except (BuildFailed, ValueError):
         return None  # no cluster: nowhere to push is an answer
-    return status.get("registry") or None if isinstance(status, dict) else None
+    address = status.get("registry") if isinstance(status, dict) else None
+    return f"{address}/library" if address else None
 
 
 def is_private(registry: str) -> bool:

@@ -136,6 +136,15 @@ def test_a_named_registry_wins_and_loses_its_last_slash() -> None:
     assert destination(ImageSettings(registry="registry.example.com/team/")) == "registry.example.com/team"
 
 
+@pytest.mark.parametrize(
+    ("said", "registry"),
+    [('{"registry": "10.250.0.1:5000"}', "10.250.0.1:5000/library"), ('{"registry": null}', None), ("[]", None), ("no JSON", None)],
+)
+def test_a_running_cluster_is_pushed_to_where_its_nodes_look(said: str, registry: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("images.registry.run", lambda command, within: said)
+    assert destination(ImageSettings(registry=None)) == registry
+
+
 def test_a_failed_command_shows_the_end_of_what_it_said() -> None:
     with pytest.raises(BuildFailed, match=r"ended with 3:\nout\nerr"):
         run([sys.executable, "-c", "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)"], within=10)
