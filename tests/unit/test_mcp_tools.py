@@ -24,6 +24,7 @@ from shield.auth import LOCAL, Principal
 from shield.errors import InvalidRequest, ShieldError, Unauthenticated, UnknownJob, leaf_errors
 from shield.mcp import create_mcp
 from shield.service.models import (
+    Budget,
     CrawlSpec,
     DocumentSpec,
     FindRequest,
@@ -32,6 +33,7 @@ from shield.service.models import (
     QueryRequest,
     StoreRequest,
     UploadCreate,
+    Webhook,
 )
 from shield.settings import load
 from shield.telemetry.metrics import Metrics
@@ -194,7 +196,8 @@ class TestWhatIsOffered:
         assert found is not None
         parameters = found.parameters["properties"]
         fields = dereference_refs(model.model_json_schema())["properties"]  # tools refer to nothing: some clients cannot follow
-        assert set(parameters) - {"knowledge_base"} == set(fields) - {"knowledge_base", "type"}
+        of_the_job = {"knowledge_base", "webhook_url", "budget_tokens"}  # flat here, in models of their own over REST
+        assert set(parameters) - of_the_job == set(fields) - {"knowledge_base", "type"}
         for name, schema in parameters.items():
             if name not in fields:
                 continue
@@ -229,6 +232,17 @@ class TestWhatIsPassedOn:
                 "ingest",
                 {"request": IngestRequest(knowledge_base="kb", spec=DocumentSpec(upload_id=JOB, title="T", source="s")), "local_caller": False},
             ),
+            (
+                "crawl_web",
+                {**MINIMAL["crawl_web"], "webhook_url": "https://example.org/told", "budget_tokens": 5000},
+                "ingest",
+                {
+                    "request": IngestRequest(
+                        spec=CrawlSpec(url="https://example.org/"), webhook=Webhook(url="https://example.org/told"), budget=Budget(tokens=5000)
+                    )
+                },
+            ),
+            ("ingest_doc", {**MINIMAL["ingest_doc"], "budget_tokens": 1}, "ingest", {"request": IngestRequest(spec=DocumentSpec(text="A note."), budget=Budget(tokens=1))}),
             (
                 "qdrant_find",
                 {"query": "q", "limit": 3, "filters": {"host": ["a", "b"], "metadata.year": {"gte": 2020}}, "cursor": "c", "max_tokens": 64},

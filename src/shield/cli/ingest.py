@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the job to its end, or return with its id.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 20 if some documents failed.")]
 Meta = Annotated[list[str] | None, typer.Option("--meta", "-m", help="key=value stored with each document, to filter by (repeatable).")]
+WebhookOption = Annotated[str | None, typer.Option("--webhook", help="Address that gets one signed POST when the job has ended.")]
+BudgetOption = Annotated[int | None, typer.Option("--budget", help="Most tokens of language models that the job may spend.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -50,6 +52,8 @@ def crawl(
         bool, typer.Option("--remove-vanished", help="Remove the documents of pages that the site has no more.")
     ] = False,
     meta: Meta = None,
+    webhook: WebhookOption = None,
+    budget: BudgetOption = None,
     wait: Wait = True,
     strict: Strict = False,
     as_json: Json = False,
@@ -74,6 +78,8 @@ def crawl(
             "remove_vanished": remove_vanished,
             "metadata": metadata,
         },
+        webhook=webhook,
+        budget=budget,
     )
 
     async def work(shield: Shield) -> int:
@@ -88,6 +94,8 @@ def ingest(
     name: Annotated[str | None, typer.Option("--source", help="What to call it; the same name replaces the document.")] = None,
     title: Annotated[str | None, typer.Option(help="Its title; default: the one found in it.")] = None,
     meta: Meta = None,
+    webhook: WebhookOption = None,
+    budget: BudgetOption = None,
     wait: Wait = True,
     strict: Strict = False,
     as_json: Json = False,
@@ -107,7 +115,7 @@ def ingest(
             upload = await shield.upload(LOCAL, path.name, None, _blocks(path))
             spec["upload_id"] = str(upload.upload_id)
             spec["source"] = name or f"file:{path.resolve()}"
-        request = ingest_request(kb, spec)
+        request = ingest_request(kb, spec, webhook=webhook, budget=budget)
         return await _run(
             shield, await shield.ingest(LOCAL, request), label=f"Ingesting {source}", wait=wait, strict=strict, as_json=as_json
         )

@@ -13,9 +13,13 @@ from shield.service.validation import invalid_request
 M = TypeVar("M", bound=Model)
 
 
-def ingest_request(kb: str, spec: dict[str, Any]) -> IngestRequest:
+def ingest_request(kb: str, spec: dict[str, Any], *, webhook: str | None = None, budget: int | None = None) -> IngestRequest:
     """The body of an intake."""
-    return _build(IngestRequest, {"knowledge_base": kb, "spec": spec})
+    more = {
+        "webhook": None if webhook is None else {"url": webhook},
+        "budget": None if budget is None else {"tokens": budget},
+    }
+    return _build(IngestRequest, {"knowledge_base": kb, "spec": spec, **more})
 
 
 def find_request(query: str, kb: str, limit: int, filters: list[str] | None) -> FindRequest:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import StringConstraints
+from pydantic import Field, StringConstraints
 
 from shield.errors import DocumentRootRefused
 from shield.mcp.parameters import Base, Metadata, Title
 from shield.mcp.toolbox import Toolbox, accepted, build, like
 from shield.service.models import (
+    Budget,
     CrawlSpec,
     DocumentSpec,
     Glob,
@@ -21,6 +22,7 @@ from shield.service.models import (
     UploadCreate,
     UploadView,
     Url,
+    Webhook,
 )
 from shield.telemetry.traces import traceparent
 
@@ -43,6 +45,13 @@ FileName = Annotated[Annotated[str, StringConstraints(max_length=255)] | None, l
 FilePath = Annotated[Annotated[str, StringConstraints(max_length=4096)] | None, like(DocumentSpec, "path")]
 Text = Annotated[Annotated[str, StringConstraints(max_length=1_048_576)] | None, like(DocumentSpec, "text")]
 SourceLabel = Annotated[SourceName | None, like(DocumentSpec, "source")]
+WebhookUrl = Annotated[
+    Url | None, like(Webhook, "url", "Address that gets one signed POST when the job has ended; http or https, publicly reachable.")
+]
+BudgetTokens = Annotated[
+    Annotated[int, Field(ge=1, le=10**12)] | None,
+    Field(description="Most tokens of language models that the job may spend, prompts and answers together; default: no limit."),
+]
 UploadName = Annotated[str, like(UploadCreate, "filename")]
 Mime = Annotated[Annotated[str, StringConstraints(max_length=255)] | None, like(UploadCreate, "mime")]
 
@@ -50,8 +59,10 @@ Mime = Annotated[Annotated[str, StringConstraints(max_length=255)] | None, like(
 def register(box: Toolbox) -> None:
     """Declare crawl_web, ingest_doc and create_upload."""
 
-    async def start(spec: CrawlSpec | DocumentSpec, knowledge_base: str) -> JobAccepted:
-        request = build(IngestRequest, spec=spec, knowledge_base=knowledge_base)
+    async def start(spec: CrawlSpec | DocumentSpec, knowledge_base: str, webhook_url: str | None, budget_tokens: int | None) -> JobAccepted:
+        webhook = None if webhook_url is None else build(Webhook, url=webhook_url)
+        budget = None if budget_tokens is None else build(Budget, tokens=budget_tokens)
+        request = build(IngestRequest, spec=spec, knowledge_base=knowledge_base, webhook=webhook, budget=budget)
         job = await box.shield.ingest(box.principal(), request, traceparent=traceparent(), local_caller=box.local_caller)
         return accepted(job)
 
@@ -70,6 +81,8 @@ def register(box: Toolbox) -> None:
         refresh: Refresh = False,
         remove_vanished: RemoveVanished = False,
         metadata: Metadata = None,
+        webhook_url: WebhookUrl = None,
+        budget_tokens: BudgetTokens = None,
         knowledge_base: Base = "default",
     ) -> JobAccepted:
         """Crawl a web site into a knowledge base, so that qdrant_find and lightrag_query can answer from it.
@@ -94,7 +107,7 @@ def register(box: Toolbox) -> None:
             remove_vanished=remove_vanished,
             metadata=metadata,
         )
-        return await start(spec, knowledge_base)
+        return await start(spec, knowledge_base, webhook_url, budget_tokens)
 
     @box.tool(destructive=True, open_world=True)
     async def ingest_doc(
@@ -108,6 +121,8 @@ def register(box: Toolbox) -> None:
         source: SourceLabel = None,
         title: Title = None,
         metadata: Metadata = None,
+        webhook_url: WebhookUrl = None,
+        budget_tokens: BudgetTokens = None,
         knowledge_base: Base = "default",
     ) -> JobAccepted:
         """Ingest one document (PDF, DOCX, PPTX, XLSX, HTML, Markdown, text, CSV) into a knowledge base.
@@ -131,7 +146,7 @@ def register(box: Toolbox) -> None:
             title=title,
             metadata=metadata,
         )
-        return await start(spec, knowledge_base)
+        return await start(spec, knowledge_base, webhook_url, budget_tokens)
 
     @box.tool(idempotent=False)
     async def create_upload(filename: UploadName, mime: Mime = None) -> UploadView:
