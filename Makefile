@@ -31,6 +31,10 @@ test-whole: sync chromium ## the tests of whole processes: servers, fleets and b
 test-kubernetes: sync ## the tests on a real API server and cluster (builds Kubernetes once: minutes, 14 GB while it builds, Go)
 	@$(RUN) pytest -n0 -m kubernetes tests/kubernetes $(ARGS)
 
+e2e: sync cluster-up ## the product on a local cluster as its users meet it: images, services, operator, IngestJobs, tools over MCP
+	@$(RUN) python -m images operator server services
+	@$(RUN) pytest -n0 -p no:randomly -m kubernetes tests/kubernetes/e2e $(ARGS)
+
 cluster-up: sync ## start a Kubernetes of one node here, without Docker (root, Linux; CLUSTER=kind: in Docker); builds it once, in minutes
 	@$(RUN) python -m kind up --provider $(CLUSTER) $(ARGS)
 
@@ -104,4 +108,4 @@ format: sync ## format the code
 	@$(RUN) ruff format .
 	@$(RUN) ruff check --fix .
 
-.PHONY: help sync check chromium test test-whole test-kubernetes cluster-up cluster-down cluster-status proof-clean up dev generate proof-fresh proof-delete proof-errors proof-isolation chaos chaos-sabotage load bench-breaker bench-graph bench-memory test-litellm coverage build format
+.PHONY: help sync check chromium test test-whole test-kubernetes e2e cluster-up cluster-down cluster-status proof-clean up dev generate proof-fresh proof-delete proof-errors proof-isolation chaos chaos-sabotage load bench-breaker bench-graph bench-memory test-litellm coverage build format
