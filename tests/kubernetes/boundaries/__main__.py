@@ -1,0 +1,138 @@
+"""`make proof-boundaries`: all cases, counted; exit code 0 only if nothing was lost, done twice, or told wrongly."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import re
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kind.control_plane import ControlPlane
+from tests.fleet import Fleet
+from tests.kubernetes.boundaries import checks, faults, harm, kills, leadership
+from tests.kubernetes.boundaries.checks import Found
+from tests.kubernetes.boundaries.quiet import unchanged
+from tests.kubernetes.boundaries.stage import Case, Stage
+from tests.kubernetes.boundaries.world import FLEET, WORKERS, World, install, world
+
+_ROOT = Path(__file__).resolve().parents[3]
+_QUIET = Case("reconciled-twice", unchanged)
+_SABOTAGES = ("names", "cancel", "owner")
+_AGREES = 20.0
+"""Seconds within which the database and the record of processes agree with what the API server says."""
+
+
+@dataclass
+class Tally:
+    """How it went."""
+
+    lost: int = 0
+    duplicate: int = 0
+    failed: list[str] = field(default_factory=list)
+    passed: int = 0
+
+
+def main() -> int:
+    """Read the options and run."""
+    parser = argparse.ArgumentParser(prog="make proof-boundaries")
+    parser.add_argument("--only", default="", help="a regular expression that occurs in the names of the cases to run")
+    parser.add_argument("--seed", type=int, default=None, help="repeat the order of this seed")
+    parser.add_argument("--smoke", action="store_true", help="the form for CI")
+    parser.add_argument("--sabotage", choices=_SABOTAGES, default="", help="break the operator on purpose: the run must fail")
+    parser.add_argument("--parallel", type=int, default=6, help="cases at the same time")
+    parser.add_argument("--list", action="store_true", help="name the cases")
+    parser.add_argument("--keep", type=Path, default=None, help="leave logs and data in this directory")
+    options = parser.parse_args()
+    cases = [*kills.cases(), *faults.cases(), *harm.cases(), *leadership.cases()]
+    chosen = [case for case in cases if re.search(options.only, case.name) and (case.smoke or not options.smoke)]
+    if options.list:
+        print("\n".join(case.name for case in chosen))
+        return 0
+    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1_000_000)
+    random.Random(seed).shuffle(chosen)  # noqa: S311  a seed is the point
+    print(f"boundaries: seed {seed}, {len(chosen)} cases", flush=True)
+    directory = options.keep or Path(tempfile.mkdtemp(prefix="shield-boundaries-"))
+    try:
+        return _run(chosen, directory, options.parallel, options.sabotage)
+    finally:
+        if options.keep is None:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _run(cases: list[Case], directory: Path, parallel: int, sabotage: str) -> int:
+    began = time.monotonic()
+    directory.mkdir(parents=True, exist_ok=True)
+    # Both die with the thread that started them, so that is this one.
+    with ControlPlane(directory / "plane", scheduler=True) as plane, Fleet(workers=WORKERS, mcp=False, environment=FLEET) as fleet:
+        install(plane, _ROOT)
+        checks.watch_claims(fleet.dsn)
+        print(f"control plane and fleet up after {time.monotonic() - began:.0f} s", flush=True)
+        tally = asyncio.run(_play_all(cases, plane, fleet, directory, parallel, sabotage))
+        claimed, claims = checks.fleet_claims(fleet.dsn)
+        idle = checks.idle_workers(fleet.dsn)
+    print(f"the fleet's {idle} idle workers claimed {claimed} rows of pods, of {claims} claims in all")
+    print(f"boundaries {tally.passed}/{tally.passed + len(tally.failed)}, lost {tally.lost}, duplicate {tally.duplicate}")
+    good = not tally.failed and not claimed and idle == WORKERS and bool(claims)
+    print(f"{time.monotonic() - began:.0f} s, {'ok' if good else 'FAILED: ' + ', '.join(tally.failed)}", flush=True)
+    if sabotage:
+        noticed = not good
+        print(f"sabotage {sabotage}: {'noticed, as it must be' if noticed else 'NOT noticed'}")
+        return 0 if noticed else 1
+    return 0 if good else 1
+
+
+async def _play_all(cases: list[Case], plane: ControlPlane, fleet: Fleet, directory: Path, parallel: int, sabotage: str) -> Tally:
+    tally = Tally()
+    places = asyncio.Semaphore(parallel)
+
+    async def play(case: Case) -> None:
+        async with places:
+            await _play(case, there, tally)
+
+    async with world(plane, fleet, directory, sabotage=sabotage) as there:
+        for case in cases:
+            await there.namespace(case.name)
+        async with asyncio.TaskGroup() as tasks:
+            for case in cases:
+                if not case.alone:
+                    tasks.create_task(play(case))
+        for case in cases:
+            if case.alone:
+                await _play(case, there, tally)
+        await there.namespace(_QUIET.name)
+        await _play(_QUIET, there, tally)
+    return tally
+
+
+async def _play(case: Case, there: World, tally: Tally) -> None:
+    began = time.monotonic()
+    stage = Stage(there, case.name)
+    found = Found()
+    try:
+        await case.play(stage)
+        await stage.settle()
+        while (found := await asyncio.to_thread(checks.examine, stage)).all and time.monotonic() < stage.settled + _AGREES:
+            await asyncio.sleep(0.5)
+    except AssertionError as error:
+        found.lost.append(str(error))
+    finally:
+        await stage.end()
+    tally.lost += len(found.lost)
+    tally.duplicate += len(found.duplicate)
+    if found.all:
+        tally.failed.append(case.name)
+    else:
+        tally.passed += 1
+    print(f"{'FAILED' if found.all else 'ok':6}  {case.name}  {time.monotonic() - began:.1f} s", flush=True)
+    for fault in found.all:
+        print(f"        {fault}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
