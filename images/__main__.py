@@ -22,7 +22,7 @@ from images.catalogue import ALL, MB, PRODUCT, ROOT, Image, version
 from images.errors import ImageError, TooLarge
 from images.local_base import make_local_base
 from images.process import run, succeeds
-from images.registry import check_publication, destination, is_private
+from images.registry import check_publication, destinations, is_private
 from images.settings import ImageSettings
 
 
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = with_their_bases([ALL[name] for name in options.images] or list(PRODUCT))
     settings = ImageSettings()
     if options.list:
-        print(json.dumps([listed(image, options.tag, destination(settings)) for image in wanted], indent=1))
+        print(json.dumps([listed(image, options.tag, destinations(settings)) for image in wanted], indent=1))
         return 0
     try:
         make(wanted, options.tag, settings, push=not options.no_push)
@@ -58,7 +58,7 @@ def make(images: Sequence[Image], tag: str, settings: ImageSettings, *, push: bo
         ImageError: something of it failed; `TooLarge` only after everything was built.
     """
     builder = choose(settings)
-    registry = destination(settings) if push else None
+    registries = destinations(settings) if push else ()
     ensure_base(builder, settings)
     too_large = []
     for image in images:
@@ -71,13 +71,14 @@ def make(images: Sequence[Image], tag: str, settings: ImageSettings, *, push: bo
         )
         if size > image.limit:
             too_large.append(f"{image.name} has {size / MB:.0f} MB, allowed are {image.limit / MB:.0f} MB")
-        elif registry is not None:
+            continue
+        for registry in registries:
             check_publication(registry, builder.labels(image.local(tag)))
             builder.push(image.local(tag), image.remote(registry, tag), plain_http=is_private(registry))
             print(f"{'':<22} pushed as {image.remote(registry, tag)}", flush=True)
     if too_large:
         raise TooLarge("; ".join(too_large))
-    if push and registry is None:
+    if push and not registries:
         print("Not pushed: REGISTRY is not set and no local cluster runs.")
 
 
@@ -115,13 +116,13 @@ def ensure_base(builder: Docker | Buildah, settings: ImageSettings) -> None:
     print(f"made {settings.base} from Debian packages in {time.monotonic() - began:.0f} s: for tests on this machine only", flush=True)
 
 
-def listed(image: Image, tag: str, registry: str | None) -> dict[str, object]:
+def listed(image: Image, tag: str, registries: Sequence[str]) -> dict[str, object]:
     """An image as `--list` shows it."""
     return {
         "image": image.target,
         "name": image.name,
         "limit": image.limit,
-        "reference": image.remote(registry, tag) if registry else image.local(tag),
+        "reference": image.remote(registries[0], tag) if registries else image.local(tag),
     }
 
 

@@ -21,7 +21,7 @@ LOCAL = "io.hx-citadel.shield.local-base"
 
 _PACKAGES = (
     *("ca-certificates", "netbase", "tzdata"),
-    "usr-is-merged",  # else `usrmerge` comes, and 55 MB of Perl with it
+    "usr-is-merged",
     # what CPython's extension modules link with
     *(
         "libbz2-1.0",
@@ -36,6 +36,11 @@ _PACKAGES = (
         "libuuid1",
         "zlib1g",
     ),
+)
+_PURGED = (
+    # apt's way to a merged /usr, done by then, and 55 MB of Perl that came with it
+    *("usrmerge", "libfile-find-rule-perl", "libnumber-compare-perl", "libtext-glob-perl"),
+    *("perl", "libperl5.36", "perl-modules-5.36", "libgdbm6", "libgdbm-compat4"),
 )
 _MIRRORS = (
     "deb http://deb.debian.org/debian bookworm main",
@@ -75,6 +80,7 @@ def make_local_base(builder: Buildah, settings: ImageSettings) -> None:
                 ),
                 *(f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT),
                 *(f"--dpkgopt=path-include={pattern}" for pattern in _KEPT),
+                f'--customize-hook=chroot "$1" apt-get purge --yes --quiet=2 {" ".join(_PURGED)}',
                 *("bookworm", str(archive), *_MIRRORS),
             ],
             within=settings.base_timeout,

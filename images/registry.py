@@ -13,19 +13,19 @@ from images.process import run
 from images.settings import ImageSettings
 
 
-def destination(settings: ImageSettings) -> str | None:
-    """The registry that was named, else that of the running local cluster, else None.
+def destinations(settings: ImageSettings) -> tuple[str, ...]:
+    """The registry that was named, else that of the running local cluster, else nothing.
 
-    In the cluster's, images lie below `library/`, where its nodes look for names without a registry: `shield-server:0.2.0` in a manifest works.
+    In the cluster's, images lie below `library/` too, where its nodes look for names without a registry: `shield-server:0.2.0` in a manifest works.
     """
     if settings.registry:
-        return settings.registry.rstrip("/")
+        return (settings.registry.rstrip("/"),)
     try:
         status = json.loads(run([sys.executable, "-m", "kind", "status", "--json"], within=settings.query_timeout))
     except (BuildFailed, ValueError):
-        return None  # no cluster: nowhere to push is an answer
+        return ()  # no cluster: nowhere to push is an answer
     address = status.get("registry") if isinstance(status, dict) else None
-    return f"{address}/library" if address else None
+    return (address, f"{address}/library") if address else ()
 
 
 def is_private(registry: str) -> bool:

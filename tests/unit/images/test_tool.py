@@ -14,7 +14,7 @@ from images.catalogue import CRAWLER, MB, OPERATOR, SERVER, TEST_SERVICES, Image
 from images.errors import BuildFailed, NotForPublication, PrerequisiteMissing, TooLarge
 from images.local_base import LOCAL, copy_python, find_python
 from images.process import run
-from images.registry import check_publication, destination, is_private
+from images.registry import check_publication, destinations, is_private
 from images.settings import ImageSettings
 from images.trim import compile_all, trim
 
@@ -133,16 +133,23 @@ def test_an_image_without_the_label_may_go_anywhere() -> None:
 
 
 def test_a_named_registry_wins_and_loses_its_last_slash() -> None:
-    assert destination(ImageSettings(registry="registry.example.com/team/")) == "registry.example.com/team"
+    assert destinations(ImageSettings(registry="registry.example.com/team/")) == ("registry.example.com/team",)
 
 
 @pytest.mark.parametrize(
-    ("said", "registry"),
-    [('{"registry": "10.250.0.1:5000"}', "10.250.0.1:5000/library"), ('{"registry": null}', None), ("[]", None), ("no JSON", None)],
+    ("said", "registries"),
+    [
+        ('{"registry": "10.250.0.1:5000"}', ("10.250.0.1:5000", "10.250.0.1:5000/library")),
+        ('{"registry": null}', ()),
+        ("[]", ()),
+        ("no JSON", ()),
+    ],
 )
-def test_a_running_cluster_is_pushed_to_where_its_nodes_look(said: str, registry: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_running_cluster_is_pushed_to_where_its_nodes_look(
+    said: str, registries: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("images.registry.run", lambda command, within: said)
-    assert destination(ImageSettings(registry=None)) == registry
+    assert destinations(ImageSettings(registry=None)) == registries
 
 
 def test_a_failed_command_shows_the_end_of_what_it_said() -> None:
