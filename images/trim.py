@@ -1,9 +1,10 @@
-"""Runs in the build, after an installation: takes out what never runs, and compiles the rest.
+"""Runs in the build, after an installation: takes out what never runs, strips what is native, and compiles the rest.
 
     python images/trim.py SITE_PACKAGES
 
 Left out is what nothing of ours loads: the browser automation's Node.js (we drive Chromium ourselves), a second copy of onnxruntime for C programs
-(Python's has its own), PostgreSQL 16 beside 18, C headers, LightRAG's web server, and the test suites that a few large wheels carry. Bytecode is compiled once, by content and without a check of time stamps (PEP 552 `unchecked-hash`), because a
+(Python's has its own), PostgreSQL 16 beside 18, C headers, LightRAG's web server, and the test suites that a few large wheels carry.
+Symbols for debuggers are stripped (64 MB), but not from modules that were patched to find bundled libraries, which stripping can break. Bytecode is compiled once, by content and without a check of time stamps (PEP 552 `unchecked-hash`), because a
 read-only root file system cannot hold it later, and because a layer may change time stamps. Of packages in `SOURCELESS` only the bytecode stays.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import compileall
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from py_compile import PycInvalidationMode
@@ -46,6 +48,13 @@ def trim(site_packages: Path) -> int:
     return freed
 
 
+def strip(site_packages: Path) -> None:
+    """Take the symbols out of extension modules that were not patched to find libraries in a `.libs` directory; needs binutils."""
+    for path in site_packages.rglob("*.so"):
+        if not path.is_symlink() and not path.parent.name.endswith(".libs") and b".libs" not in path.read_bytes():
+            subprocess.run(["strip", "--strip-unneeded", path], check=True)  # noqa: S603, S607  in a build, on what the lock installed
+
+
 def compile_all(site_packages: Path) -> None:
     """Compile every module that can be; a template that is no Python is its package's business."""
     for name in SOURCELESS:
@@ -64,5 +73,6 @@ def _compile(directory: Path, *, legacy: bool) -> None:
 if __name__ == "__main__":
     target = Path(sys.argv[1])
     freed = trim(target)
+    strip(target)
     compile_all(target)
     print(f"trimmed {freed / 1e6:.0f} MB from {target}")

@@ -16,7 +16,7 @@ from images.local_base import LOCAL, copy_python, find_python
 from images.process import run
 from images.registry import check_publication, destinations, is_private
 from images.settings import ImageSettings
-from images.trim import compile_all, trim
+from images.trim import compile_all, strip, trim
 
 
 class Shelf:
@@ -211,6 +211,21 @@ def test_a_generated_client_keeps_only_its_bytecode_and_can_be_imported(tmp_path
     assert list(tmp_path.rglob("*.py")) == []
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from kubernetes.aio import ANSWER; print(ANSWER)"
     assert run([sys.executable, "-I", "-c", code], within=20) == "42"
+
+
+def test_only_extension_modules_that_were_not_patched_are_stripped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"alone/a.so": b"", "single.so": b"", "PIL/b.so": b"$ORIGIN/../pillow.libs", "pillow.libs/libc.so": b""}
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"\x7fELF" + content)
+    stripped: list[str] = []
+
+    def record(command: list[str | Path], *, check: bool) -> None:
+        stripped.append(str(Path(command[-1]).relative_to(tmp_path)))
+
+    monkeypatch.setattr("images.trim.subprocess.run", record)
+    strip(tmp_path)
+    assert sorted(stripped) == ["alone/a.so", "single.so"]
 
 
 def test_a_virtual_environment_is_no_python_to_copy(tmp_path: Path) -> None:
