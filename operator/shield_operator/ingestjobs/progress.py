@@ -91,9 +91,10 @@ class Rows:
         return news
 
     async def _ask_soon(self, orchestrator: Orchestrator) -> None:
-        await asyncio.sleep(self._delay)
-        asked, self._asked = self._asked, {}
+        asked = self._asked
         try:
+            await asyncio.sleep(self._delay)
+            self._asked = {}
             rows = await orchestrator.progress(list(asked))
         except OrchestratorError as error:
             for future in asked.values():
