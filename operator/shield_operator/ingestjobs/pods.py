@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 from shield_operator.cluster import PODS, Cluster, Obj
 from shield_operator.ingestjobs.view import Pod
 from shield_operator.names import CONTAINER
 
-_CODE = re.compile(r"[a-z][a-z0-9_]{0,31}\.[a-z][a-z0-9_]{0,63}")
+_ERROR = re.compile(r"^shield: .*\[([a-z][a-z0-9_]{0,31}\.[a-z][a-z0-9_]{0,63})\]$", re.MULTILINE)
 _WAITING = 300
 
 
@@ -52,14 +51,6 @@ def _why(reason: str | None, message: str | None) -> str:
 
 
 def _error_code(log: str) -> str:
-    """The stable code in the last line that is an error of `shield run-job`: `{"error": {"code": ...}}`, or a log line's `code`."""
-    for line in reversed(log.splitlines()):
-        try:
-            said = json.loads(line)
-        except ValueError:
-            continue
-        inner = said.get("error") if isinstance(said, dict) else None
-        code = inner.get("code") if isinstance(inner, dict) else None
-        if isinstance(code, str) and _CODE.fullmatch(code):
-            return code
-    return ""
+    """The stable code behind the last error that `shield` printed: `shield: sentence. [code]`."""
+    found = _ERROR.findall(log)
+    return str(found[-1]) if found else ""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from shield.app.run_job import Order
 from shield_operator.api.pods import PodTemplate
 from shield_operator.cluster import Obj
 from shield_operator.ingestjobs.job import Pods, excess, job_for, read_template
@@ -181,6 +182,22 @@ class TestOrder:
     )
     def test_of_documents(self, documents: Obj, spec: Obj) -> None:
         assert the_order(source={"documents": documents})["spec"] == spec
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"metadata": {"team": "a"}, "budgetTokens": 1000, "strict": True},
+        {"source": {"web": {"url": "https://a.example.com/", "sitemaps": ["auto"], "refresh": True, "acceptCrawlDelaySeconds": 9}}},
+        {"source": {"documents": {"urls": ["https://a.example.com/x", "https://b.example.com/y"]}}},
+        {"source": {"documents": {"uploadId": "6f1c1a52-0000-4000-8000-000000000009"}}},
+        {"source": CLAIM},
+        {"source": {"documents": {"persistentVolumeClaim": {"claimName": "papers"}}}},
+    ],
+)
+def test_the_pod_can_read_its_order(parts: Obj) -> None:
+    read = Order.model_validate(the_order(**parts))
+    assert (read.uid, read.of_namespace) == (UID, True)
 
 
 MAXIMA = {"cpu": Decimal(4), "memory": Decimal(8 * 2**30), "ephemeral-storage": Decimal(10**9)}

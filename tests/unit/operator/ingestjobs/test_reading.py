@@ -67,9 +67,10 @@ class TestPods:
     @pytest.mark.parametrize(
         ("log", "code"),
         [
-            ('something\n{"error": {"code": "kb.unknown", "message": "no"}}\n', "kb.unknown"),
-            ('{"error": {"code": "not a code"}}', ""),
-            ('{"error": "x"}\n[1]\n"a"', ""),
+            ("{}\nshield: There is no such knowledge base. [kb.unknown]\n  Make it first.\n", "kb.unknown"),
+            ("shield: One. [a.b]\nshield: Two. [c.d]", "c.d"),
+            ("shield: No such option: --x", ""),
+            ("said [kb.unknown]", ""),
             ("", ""),
         ],
     )
