@@ -11,6 +11,9 @@ import yaml
 from kind.control_plane import ControlPlane
 from kind.kubectl import KubectlFailed
 from kind.waiting import until
+from tests.fleet import Fleet
+from tests.kubernetes.operator_process import running_operator
+from tests.unit.operator.api.examples import Obj, a_knowledge_base, a_schedule, a_web_job
 
 ROOT = Path(__file__).parents[2]
 OPERATOR = "system:serviceaccount:shield-system:shield-operator"
@@ -25,14 +28,14 @@ MAY = [
     ("patch", f"knowledgebases.{GROUP}/status"),
     ("patch", f"knowledgebases.{GROUP}"),
     *((verb, "jobs.batch") for verb in ("get", "list", "watch", "create", "patch", "delete")),
-    *((verb, "pods") for verb in ("get", "list", "watch")),
+    ("list", "pods"),
     ("get", "persistentvolumeclaims"),
     ("create", "events"),
 ]
 MAY_NOT = [
     *((verb, "secrets") for verb in ("get", "list", "watch", "create", "patch", "delete")),
     *((verb, "configmaps") for verb in ("get", "list", "create")),
-    *((verb, "pods") for verb in ("create", "patch", "delete")),
+    *((verb, "pods") for verb in ("get", "watch", "create", "patch", "delete")),
     ("create", "pods/exec"),
     ("get", "pods/log"),
     ("create", "serviceaccounts/token"),
@@ -128,3 +131,67 @@ class TestPods:
         template = yaml.safe_load(data["pod.yaml"])
         assert set(template) <= {"metadata", "spec"}
         assert [container["name"] for container in template["spec"]["containers"]] == ["worker"]
+
+
+class TestTheOperatorUnderItsRights:
+    def test_does_all_its_work_and_is_refused_nothing(self, installed: ControlPlane, tmp_path: Path) -> None:
+        """With the token of its ServiceAccount, in place of an administrator's certificate."""
+        namespace, log = "rights", tmp_path / "log"
+        installed.kubectl("create", "namespace", namespace)
+        kubeconfig = {"kubeconfig": str(_kubeconfig_of_the_operator(installed, tmp_path))}
+        fleet = Fleet(workers=1, mcp=False)  # a worker deletes
+        try:
+            fleet.start()
+            settings = {"lease_namespace": "shield-system", "orchestrator_url": fleet.api_url, **kubeconfig}
+            with running_operator(installed, namespace, log, **settings):
+                self.use_everything(installed, namespace)
+        finally:
+            fleet.close()
+        said = log.read_text(encoding="utf-8", errors="replace")
+        assert said.strip()
+        assert "forbidden" not in said.lower()
+
+    def use_everything(self, api: ControlPlane, namespace: str) -> None:
+        """Each right once: a finalizer, a Job made, paused and removed, a status of each kind, Events, the Lease, an end after its time."""
+
+        def apply(obj: Obj) -> None:
+            api.kubectl("apply", "-n", namespace, "-f", "-", input=json.dumps({**obj, "metadata": {"name": obj["metadata"]["name"]}}))
+
+        def one(kind: str, name: str) -> Obj:
+            found: list[Obj] = api.get(kind, "-n", namespace)["items"]
+            return next((item for item in found if item["metadata"]["name"] == name), {})
+
+        def status(kind: str, name: str) -> Obj:
+            return one(kind, name).get("status") or {}
+
+        def says(kind: str, name: str, type_: str) -> str:
+            return next((each["status"] for each in status(kind, name).get("conditions", ()) if each["type"] == type_), "")
+
+        apply(a_knowledge_base("handbook", deletionPolicy="Delete"))
+        until("the knowledge base is ready", lambda: says("kb", "handbook", "Ready") == "True", limit=120)
+        assert one("kb", "handbook")["metadata"]["finalizers"] == ["shield.hx-citadel.io/delete-knowledge"]
+        apply(a_schedule("hourly", schedule="@hourly"))
+        until("the schedule's next time", lambda: "nextScheduleTime" in status("ijs", "hourly"), limit=60)
+        apply(a_web_job("docs"))
+        until("its Job", lambda: bool(one("job", "docs-1")), limit=60)
+        apply(a_web_job("docs", suspend=True))
+        until("its Job is suspended", lambda: one("job", "docs-1")["spec"]["suspend"] is True, limit=60)
+        api.kubectl("delete", "ij", "docs", "-n", namespace)
+        apply(a_web_job("greedy", ttlSecondsAfterFinished=0, podTemplate={"resources": {"requests": {"cpu": 1000}}}))
+        until("its removal", lambda: not one("ij", "greedy"), limit=60)
+        assert "Started" in api.kubectl("get", "events", "-n", namespace)
+        assert api.get("lease", "shield-operator", "-n", "shield-system")["spec"]["holderIdentity"]
+        api.kubectl("delete", "kb", "handbook", "-n", namespace, "--wait=false")
+        until("the finalizer is gone", lambda: not one("kb", "handbook"), limit=120)
+
+
+def _kubeconfig_of_the_operator(api: ControlPlane, directory: Path) -> Path:
+    """A kubeconfig that holds nothing but the ServiceAccount's token."""
+    token = api.kubectl("create", "token", "shield-operator", "-n", "shield-system").strip()
+    config = yaml.safe_load(api.kubeconfig.read_text(encoding="utf-8"))
+    for user in config["users"]:
+        user["user"] = {"token": token}
+    path = directory / "kubeconfig"
+    path.touch(mode=0o600)
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    return path

@@ -45,7 +45,7 @@ CLUSTER = (
         "own children where owner references are guarded (OpenShift)",
     ),
     Permission("batch", ("jobs",), (*READ, "create", "patch", "delete"), "run an IngestJob, suspend and resume it, clean up"),
-    Permission("", ("pods",), READ, "see that a pod waits, runs, or how it exited"),
+    Permission("", ("pods",), ("list",), "see why a pod waits, or how it exited"),
     Permission("", ("persistentvolumeclaims",), ("get",), "check a source's label"),
     Permission("", ("events",), ("create",), "Started, Running, Succeeded, Failed"),
 )

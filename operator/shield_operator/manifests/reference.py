@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from shield_operator.api.pods import RESERVED_PREFIXES
-from shield_operator.manifests.crd import KINDS, Kind, crd, schema_of
+from shield_operator.manifests.crd import KINDS, Kind, schema_of
 from shield_operator.manifests.permissions import CLUSTER, OWN_NAMESPACE, Permission
 from shield_operator.manifests.schema import Schema
 from shield_operator.names import API_VERSION
@@ -66,9 +66,8 @@ def _filled(text: str, name: str, content: str) -> str:
 
 def _kind(kind: Kind) -> Iterator[str]:
     schema = schema_of(kind)
-    names = crd(kind)["spec"]["names"]
     yield f"## {kind.name}\n"
-    yield f"{schema['description']} Short name `{kind.short_name}`, plural `{names['plural']}`, in the category `shield`.\n"
+    yield f"{schema['description']} Short name `{kind.short_name}`, plural `{kind.model.plural}`, in the category `shield`.\n"
     for part in ("spec", "status"):
         yield f"### {kind.name}.{part}\n"
         yield "| field | type | | meaning |\n|---|---|---|---|"
