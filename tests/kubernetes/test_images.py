@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import time
 import uuid
@@ -30,8 +31,16 @@ from images.settings import ImageSettings
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("runc") is None, reason="needs root and runc")
 
-TMPFS = ("/tmp", "/var/lib/shield")
+VOLUMES = ("/tmp", "/var/lib/shield")
 every = pytest.mark.parametrize("image", PRODUCT, ids=[image.target for image in PRODUCT])
+
+
+def an_empty_dir(path: Path) -> Path:
+    """A directory as the kubelet makes an emptyDir for a pod with an fsGroup: root's own, writable for the group."""
+    path.mkdir()
+    os.chown(path, 0, 10001)
+    path.chmod(0o2777)
+    return path
 
 
 class Sandbox:
@@ -48,7 +57,8 @@ class Sandbox:
         bundle = self._directory / name
         bundle.mkdir()
         command = [*(entrypoint if entrypoint is not None else self.config.get("Entrypoint", [])), *arguments]
-        (bundle / "config.json").write_text(json.dumps(self._specification(command, environment or {})))
+        volumes = {path: an_empty_dir(bundle / f"volume-{number}") for number, path in enumerate(VOLUMES)}
+        (bundle / "config.json").write_text(json.dumps(self._specification(command, environment or {}, volumes)))
         process = subprocess.Popen(
             ["runc", "run", "--bundle", str(bundle), name],
             stdin=subprocess.DEVNULL,
@@ -77,21 +87,23 @@ class Sandbox:
         """Run a piece of Python."""
         return self.run("-c", code, entrypoint=["python"], **options)
 
-    def _specification(self, command: list[str], environment: dict[str, str]) -> dict[str, Any]:
+    def _specification(self, command: list[str], environment: dict[str, str], volumes: dict[str, Path]) -> dict[str, Any]:
         user, _, group = self.config["User"].partition(":")
         given = [*self.config["Env"], *(f"{name}={value}" for name, value in environment.items())]
-        scratch = ["nosuid", "nodev", "mode=1777", "size=512m"]
         mounts = [
             {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
             {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
             {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "nodev", "mode=1777", "size=65536k"]},
-            *({"destination": path, "type": "tmpfs", "source": "tmpfs", "options": scratch} for path in TMPFS),
+            *(
+                {"destination": path, "type": "bind", "source": str(volume), "options": ["bind", "nosuid", "nodev"]}
+                for path, volume in volumes.items()
+            ),
         ]
         return {
             "ociVersion": "1.0.2",
             "process": {
                 "terminal": False,
-                "user": {"uid": int(user), "gid": int(group)},
+                "user": {"uid": int(user), "gid": int(group), "additionalGids": [10001]},
                 "args": command,
                 "env": given,
                 "cwd": self.config.get("WorkingDir") or "/",
@@ -160,9 +172,9 @@ print(json.dumps([os.getuid(), os.getgid(), os.getgroups(), sorted(places)]))
     status, said = sandbox(image).python(code)
     assert status == 0, said
     uid, gid, groups, places = json.loads(said)
-    assert (uid, gid, groups) == (10001, 10001, [])
-    assert [place for place in places if not place.startswith(("/dev/shm", *TMPFS))] == []
-    assert set(TMPFS) <= set(places)
+    assert (uid, gid, groups) == (10001, 10001, [10001])
+    assert [place for place in places if not place.startswith(("/dev/shm", *VOLUMES))] == []
+    assert set(VOLUMES) <= set(places)
 
 
 @every
@@ -172,7 +184,7 @@ def test_no_file_belongs_to_the_user_or_lets_him_gain_rights(image: Image, sandb
     for directory, _, names in os.walk(root):
         for path in (Path(directory, name) for name in names):
             status = path.lstat()
-            if (status.st_uid == 10001 or status.st_mode & 0o002) and not path.is_symlink():
+            if stat.S_ISREG(status.st_mode) and (status.st_uid == 10001 or status.st_mode & 0o002):
                 owned.append(str(path.relative_to(root)))
     assert owned == []
 
