@@ -194,6 +194,8 @@ class Kubelet:
             await self._ends(pod, run)
         finally:
             _send(run, signal.SIGKILL)
+            if run.process is not None:
+                await run.process.wait()
         await self._tell_end(pod, run)
         while pod.leaving is None:
             pod.changed.clear()

@@ -19,9 +19,9 @@ from tests.kubernetes.boundaries import checks, faults, harm, kills, leadership
 from tests.kubernetes.boundaries.checks import Found
 from tests.kubernetes.boundaries.quiet import unchanged
 from tests.kubernetes.boundaries.stage import Case, Stage
-from tests.kubernetes.boundaries.world import FLEET, WORKERS, World, install, world
+from tests.kubernetes.boundaries.world import FLEET, WORKERS, World, world
+from tests.kubernetes.replica import install
 
-_ROOT = Path(__file__).resolve().parents[3]
 _QUIET = Case("reconciled-twice", unchanged)
 _SABOTAGES = ("names", "cancel", "owner")
 _AGREES = 20.0
@@ -70,7 +70,7 @@ def _run(cases: list[Case], directory: Path, parallel: int, sabotage: str) -> in
     directory.mkdir(parents=True, exist_ok=True)
     # Both die with the thread that started them, so that is this one.
     with ControlPlane(directory / "plane", scheduler=True) as plane, Fleet(workers=WORKERS, mcp=False, environment=FLEET) as fleet:
-        install(plane, _ROOT)
+        install(plane)
         checks.watch_claims(fleet.dsn)
         print(f"control plane and fleet up after {time.monotonic() - began:.0f} s", flush=True)
         tally = asyncio.run(_play_all(cases, plane, fleet, directory, parallel, sabotage))

@@ -17,9 +17,9 @@ from tests.fleet.members import free_port
 from tests.kubernetes.api import Api, Obj, administrator, trusted
 from tests.kubernetes.api_proxy import ApiProxy
 from tests.kubernetes.boundaries.recorder import Recorder, condition
-from tests.kubernetes.boundaries.replica import Replica
 from tests.kubernetes.boundaries.site import Sites
 from tests.kubernetes.kubelet import COMMON, Kubelet
+from tests.kubernetes.replica import Replica, kubeconfig
 
 BASE = "notes"
 """The knowledge base of every namespace here."""
@@ -47,7 +47,6 @@ OPERATOR = {
     "SHIELD_OPERATOR_LOG_FORMAT": "json",
 }
 """Everything that waits, waits shortly; the sweep keeps its minute, because that is what is promised."""
-_SKIPPED = {"Deployment", "ConfigMap", "PodDisruptionBudget", "Service", "NetworkPolicy"}
 
 
 @dataclass(eq=False)
@@ -108,7 +107,7 @@ async def world(plane: ControlPlane, fleet: Fleet, directory: Path, *, sabotage:
         template = _template(directory, fleet, sites)
         replicas = {}
         for name, door in doors.items():
-            config = _kubeconfig(directory / f"operator-{name}.kubeconfig", door.url, plane)
+            config = kubeconfig(directory / f"operator-{name}.kubeconfig", door.url, plane)
             replicas[name] = _replica(name, directory, config, template, orchestrator.url, sabotage)
             door.kill = replicas[name].kill
         orchestrator.kill = replicas["a"].kill
@@ -121,16 +120,6 @@ async def world(plane: ControlPlane, fleet: Fleet, directory: Path, *, sabotage:
         finally:
             for task in running:
                 task.cancel()
-
-
-def install(plane: ControlPlane, root: Path) -> None:
-    """CRDs and the operator's permissions, from the generated manifests."""
-    for file in sorted((root / "operator" / "manifests" / "crds").glob("*.yaml")):
-        plane.kubectl("apply", "--server-side", "-f", str(file))
-    plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
-    manifest = yaml.safe_load_all((root / "operator" / "manifests" / "operator.yaml").read_text(encoding="utf-8"))
-    parts = [part for part in manifest if part and part["kind"] not in _SKIPPED]
-    plane.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(parts))
 
 
 def _replica(name: str, directory: Path, config: Path, template: Path, orchestrator: str, sabotage: str) -> Replica:
@@ -148,22 +137,6 @@ def _replica(name: str, directory: Path, config: Path, template: Path, orchestra
         broken = str(Path(__file__).parent / "broken")
         environment |= {"SHIELD_BROKEN": sabotage, "PYTHONPATH": os.pathsep.join(filter(None, (broken, os.environ.get("PYTHONPATH"))))}
     return Replica(name, environment, directory / f"operator-{name}.log", health_port=health, metrics_port=metrics)
-
-
-def _kubeconfig(path: Path, server: str, plane: ControlPlane) -> Path:
-    """Of the operator's ServiceAccount, which may do no more than its manifest says."""
-    token = plane.kubectl("-n", "shield-system", "create", "token", "shield-operator", "--duration=8h").strip()
-    content = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "proof", "cluster": {"server": server}}],
-        "users": [{"name": "operator", "user": {"token": token}}],
-        "contexts": [{"name": "proof", "context": {"cluster": "proof", "user": "operator"}}],
-        "current-context": "proof",
-    }
-    path.touch(mode=0o600)
-    path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    return path
 
 
 def _template(directory: Path, fleet: Fleet, sites: Sites) -> Path:

@@ -1,4 +1,4 @@
-"""The operator's process, started again when it ends, as a Deployment would."""
+"""Replicas of the operator, started again when they end, as a Deployment would; their permissions and their kubeconfig."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import yaml
 
+from kind.control_plane import ControlPlane
+from tests.kubernetes.operator_process import ROOT, install_crds
+
+_SKIPPED = {"Deployment", "ConfigMap", "PodDisruptionBudget", "Service", "NetworkPolicy"}
+"""Kinds of the manifest that need nodes, or have nothing to do here."""
 _PAUSE = 0.2
 """Before it is started again."""
 
@@ -21,7 +27,16 @@ _PAUSE = 0.2
 class Replica:
     """One replica; `run` until cancelled."""
 
-    def __init__(self, name: str, environment: Mapping[str, str], log: Path, *, health_port: int, metrics_port: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        environment: Mapping[str, str],
+        log: Path,
+        *,
+        health_port: int,
+        metrics_port: int,
+        command: Sequence[str] = ("-m", "shield_operator.main", "run"),
+    ) -> None:
         """Nothing runs yet, and nothing will while `wanted` is False."""
         self.name = name
         self.log = log
@@ -31,6 +46,7 @@ class Replica:
         self._environment = dict(environment)
         self._health = f"http://127.0.0.1:{health_port}"
         self._metrics = f"http://127.0.0.1:{metrics_port}/metrics"
+        self._command = tuple(command)
         self._process: asyncio.subprocess.Process | None = None
         self._wake = asyncio.Event()
 
@@ -43,13 +59,22 @@ class Replica:
                     await self._wake.wait()
                 with self.log.open("ab") as log:
                     self._process = await asyncio.create_subprocess_exec(
-                        "setpriv", "--pdeathsig=KILL", sys.executable, "-m", "shield_operator.main", "run",
+                        "setpriv", "--pdeathsig=KILL", sys.executable, *self._command,
                         env={**os.environ, **self._environment}, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
                     )  # fmt: skip
                 self.exits.append(await self._process.wait())
                 await asyncio.sleep(_PAUSE)
         finally:
             self.send(signal.SIGKILL)
+            if self._process is not None:
+                await self._process.wait()
+
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        if self._process is None:
+            raise AssertionError(f"operator {self.name} does not run")
+        return self._process.pid
 
     def send(self, number: signal.Signals) -> None:
         """Send it, if there is a process."""
@@ -123,3 +148,27 @@ class Replica:
     def tail(self, characters: int = 4000) -> str:
         """The end of its log."""
         return self.log.read_text(errors="replace")[-characters:] if self.log.exists() else ""
+
+
+def install(plane: ControlPlane) -> None:
+    """CRDs and the operator's permissions, from the generated manifests."""
+    install_crds(plane)
+    manifest = yaml.safe_load_all((ROOT / "operator" / "manifests" / "operator.yaml").read_text(encoding="utf-8"))
+    parts = [part for part in manifest if part and part["kind"] not in _SKIPPED]
+    plane.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(parts))
+
+
+def kubeconfig(path: Path, server: str, plane: ControlPlane) -> Path:
+    """Of the operator's ServiceAccount, which may do no more than its manifest says."""
+    token = plane.kubectl("-n", "shield-system", "create", "token", "shield-operator", "--duration=8h").strip()
+    content = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "proof", "cluster": {"server": server}}],
+        "users": [{"name": "operator", "user": {"token": token}}],
+        "contexts": [{"name": "proof", "context": {"cluster": "proof", "user": "operator"}}],
+        "current-context": "proof",
+    }
+    path.touch(mode=0o600)
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
