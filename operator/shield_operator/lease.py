@@ -2,8 +2,9 @@
 
 The rules are Kubernetes' own. A holder renews its Lease every `retry_period`. The others take it when they have seen it unchanged for
 `lease_duration` on their own clock, so clocks of different nodes are never compared. A holder that could not renew for `renew_deadline` stops to
-write at once and ends (`LeaseLost`): that is earlier than anyone may take over, by more than the longest request. Every write carries the
-resourceVersion that was read, so of two takers one gets a conflict. A holder that ends in order gives the Lease back, and the next one starts at once.
+write at once: that is earlier than anyone may take over, by more than the longest request. If it finds its Lease taken it ends (`LeaseLost`); if it is
+still its own, because the API server was away for everybody, it goes on. Every write of the Lease carries the resourceVersion that was read, so of
+two takers one gets a conflict. A holder that ends in order gives the Lease back, and the next one starts at once.
 
 `leading()` looks at the clock, not at a flag: a process that was paused past its deadline does not lead when it wakes.
 """
@@ -25,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 
 class LeaseLost(Exception):
-    """This process led, and may not any more."""
+    """This process led, and somebody else does now."""
 
 
 @dataclass(frozen=True)
@@ -65,20 +66,15 @@ class Leadership:
         log.info("lease.acquired", identity=self._identity)
 
     async def keep(self) -> None:
-        """Renew until cancelled.
+        """Renew until cancelled. While the API server is away, this process stops leading, and leads again if nobody took over.
 
         Raises:
-            LeaseLost: somebody else leads, or nobody could be reached in time.
+            LeaseLost: somebody else leads.
         """
         while True:
-            await asyncio.sleep(min(self._terms.retry, max(0.0, self._held_until - self._clock())))
-            try:
-                async with asyncio.timeout(max(0.001, self._held_until - self._clock())):
-                    await self._attempt()
-            except TimeoutError:
-                pass
-            if not self.leading():
-                raise LeaseLost(f"could not be renewed for {self._terms.deadline:g} s, or was taken")
+            await asyncio.sleep(self._terms.retry)
+            if not await self._attempt() and self.contacted:
+                raise LeaseLost("another replica took the Lease over")
 
     async def release(self) -> None:
         """Give it back, if it is held; the next one need not wait."""
