@@ -85,6 +85,17 @@ proof-isolation: sync ## every route and tool as everybody; nothing of another's
 	@$(RUN) python -m tests.proofs isolation
 	@$(RUN) python -m tests.proofs isolation --sabotage
 
+proof-boundaries: sync ## the operator killed at every action, under failing API servers, nodes and leaders; lost 0, duplicate 0 (ARGS="--smoke" is CI's, --only NAME, --seed N)
+	@$(RUN) python -m tests.kubernetes.boundaries $(ARGS)
+
+proof-boundaries-sabotage: sync ## the same, short, with the operator broken in three ways: each must be noticed
+	@$(RUN) python -m tests.kubernetes.boundaries --only 'job-made-unseen' --sabotage names
+	@$(RUN) python -m tests.kubernetes.boundaries --only 'active-deadline' --sabotage cancel
+	@$(RUN) python -m tests.kubernetes.boundaries --only 'strangers-job' --sabotage owner
+
+bench-operator: sync ## IngestJobs a second on a real API server, latency, API writes, memory and cold start with 10,000; writes docs/BENCHMARKS.md
+	@$(RUN) python -m tests.bench.operator --write $(ARGS)
+
 bench-graph: sync ## one knowledge base, 1 and 4 workers: speed-up, serial share, equal graphs (ARGS="--workers 1,2,4")
 	@$(RUN) python -m tests.bench.graph_scaling $(ARGS)
 
@@ -108,4 +119,4 @@ format: sync ## format the code
 	@$(RUN) ruff format .
 	@$(RUN) ruff check --fix .
 
-.PHONY: help sync check chromium test test-whole test-kubernetes e2e cluster-up cluster-down cluster-status proof-clean up dev generate proof-fresh proof-delete proof-errors proof-isolation chaos chaos-sabotage load bench-breaker bench-graph bench-memory test-litellm coverage build format
+.PHONY: help sync check chromium test test-whole test-kubernetes e2e cluster-up cluster-down cluster-status proof-clean up dev generate proof-fresh proof-delete proof-errors proof-isolation proof-boundaries proof-boundaries-sabotage chaos chaos-sabotage load bench-operator bench-breaker bench-graph bench-memory test-litellm coverage build format
