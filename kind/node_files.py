@@ -147,6 +147,7 @@ def kube_proxy(addresses: Addresses) -> str:
             "hostnameOverride": NODE_NAME,
             "clientConnection": {"kubeconfig": f"{INSIDE}/kube-proxy.conf"},
             "mode": "iptables",
+            "nodePortAddresses": ["primary"],
             "clusterCIDR": addresses.pods,
             "linux": {
                 "oomScoreAdj": 0,

@@ -55,6 +55,8 @@ _PLACES = (
     "~/.kube",
     "~/.config/helm",
 )
+_OTHERS = ("/var/lib/containers/", "/var/lib/docker/")
+"""Where programs that build images mount while they work; nothing of a cluster does."""
 _NAMESPACES = ("pid", "net", "mnt", "uts", "ipc")
 _POD = {
     "apiVersion": "v1",
@@ -115,6 +117,8 @@ def mounts(table: str) -> set[str]:
     facts = set()
     for line in table.splitlines():
         _, where, kind, *_ = line.split()
+        if where.startswith(_OTHERS):
+            continue
         seen[where, kind] += 1
         facts.add(f"mount {where} ({kind}) #{seen[where, kind]}")
     return facts

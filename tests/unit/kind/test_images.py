@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import tarfile
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kind.control_plane import free_port
-from kind.images import PushFailed, _layer, push_program
+from kind.images import PushFailed, _archive, push_program
 
 
 @pytest.fixture
@@ -21,13 +20,13 @@ def program(tmp_path: Path) -> Path:
 
 
 def test_the_layer_has_the_program_and_nothing_of_this_machine(program: Path) -> None:
-    with tarfile.open(fileobj=io.BytesIO(gzip.decompress(_layer(program)))) as archive:
+    with tarfile.open(fileobj=io.BytesIO(_archive(program))) as archive:
         (entry,) = archive.getmembers()
         assert (entry.name, entry.mode, entry.uid, entry.mtime) == ("pause", 0o755, 0, 0)
     again = program.with_name("other") / "pause"
     again.parent.mkdir()
     again.write_bytes(b"\x7fELF")
-    assert _layer(again) == _layer(program)
+    assert _archive(again) == _archive(program)
 
 
 def test_a_registry_that_is_not_there_is_named(program: Path) -> None:
