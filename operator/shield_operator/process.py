@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
-from shield_operator.cluster import Fenced, Key, KubernetesCluster, configuration
+from shield_operator.cluster import Fenced, Key, KubernetesCluster, NotLeading, configuration
 from shield_operator.controller import Controller
 from shield_operator.controllers import Parts, build, watches_of
 from shield_operator.health import Lag, health_app, metrics_app, serving
@@ -25,6 +25,7 @@ from shield_operator.lease import Leadership, Terms
 from shield_operator.metrics import Metrics
 from shield_operator.names import GROUP, VERSION
 from shield_operator.orchestrator import Orchestrator
+from shield_operator.queue import Result
 from shield_operator.settings import Settings
 from shield_operator.watching import Cache, Change, Resync
 
@@ -171,10 +172,20 @@ class Replica:
         self._add_all(over=0)
         async with asyncio.TaskGroup() as tasks:
             for controller in self.controllers:
-                tasks.create_task(
-                    controller.queue.run(self._settings.workers, controller.reconcile, limit=self._settings.reconcile_timeout)
-                )
+                work = self._while_leading(controller)
+                tasks.create_task(controller.queue.run(self._settings.workers, work, limit=self._settings.reconcile_timeout))
                 tasks.create_task(controller.background())
+
+    def _while_leading(self, controller: Controller) -> Callable[[Key], Awaitable[Result]]:
+        """Its reconcile; a leader that had to pause is no failure of the key."""
+
+        async def work(key: Key) -> Result:
+            with suppress(NotLeading):
+                if self.leadership.leading():
+                    return await controller.reconcile(key)
+            return Result(self._settings.retry_period)
+
+        return work
 
     def _add_all(self, *, over: float) -> None:
         """Every key once, spread over that many seconds."""

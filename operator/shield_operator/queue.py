@@ -78,7 +78,7 @@ class WorkQueue(Generic[K]):
         self._due: dict[K, float] = {}
         self._heap: list[tuple[float, int, K]] = []
         self._number = itertools.count()
-        self._ready = asyncio.Event()
+        self._idle: deque[asyncio.Future[None]] = deque()  # workers that wait for a key, each woken by itself
         self._planned = asyncio.Event()
         self._closed = False
         self._settled = asyncio.Event()
@@ -100,7 +100,7 @@ class WorkQueue(Generic[K]):
         self._wanted[key] = self._clock()
         if key not in self._running:
             self._waiting.append(key)
-            self._ready.set()
+            self._wake()
 
     def add_after(self, key: K, seconds: float) -> None:
         """Work on the key in that many seconds, or earlier if an earlier time was asked for."""
@@ -143,7 +143,6 @@ class WorkQueue(Generic[K]):
     def take(self) -> K | None:
         """The next key, now running; None if none waits."""
         if not self._waiting:
-            self._ready.clear()
             return None
         key = self._waiting.popleft()
         now = self._clock()
@@ -159,12 +158,13 @@ class WorkQueue(Generic[K]):
             self._settled.set()
         if key in self._wanted:
             self._waiting.append(key)
-            self._ready.set()
+            self._wake()
 
     def close(self) -> None:
         """Take no more keys: `run` returns when what runs is over."""
         self._closed = True
-        self._ready.set()
+        while self._idle:
+            self._wake()
         self._planned.set()
 
     async def settled(self) -> None:
@@ -191,13 +191,26 @@ class WorkQueue(Generic[K]):
         while not self._closed:
             key = self.take()
             if key is None:
-                await self._ready.wait()
+                await self._key()
                 continue
             try:
                 with self._metrics.active_workers.labels(self.name).track_inprogress():
                     await self._work_on(key, work, limit)
             finally:
                 self.done(key)
+
+    async def _key(self) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        self._idle.append(waiter)
+        await waiter
+
+    def _wake(self) -> None:
+        """One worker that waits, if any does."""
+        while self._idle:
+            waiter = self._idle.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
 
     async def _work_on(self, key: K, work: Callable[[K], Awaitable[Result]], limit: float) -> None:
         try:
