@@ -161,10 +161,11 @@ def install(plane: ControlPlane) -> None:
 def kubeconfig(path: Path, server: str, plane: ControlPlane) -> Path:
     """Of the operator's ServiceAccount, which may do no more than its manifest says."""
     token = plane.kubectl("-n", "shield-system", "create", "token", "shield-operator", "--duration=8h").strip()
+    trust = {"certificate-authority": str(plane.kubeconfig.parent / "pki" / "ca.crt")} if server.startswith("https:") else {}
     content = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": "proof", "cluster": {"server": server}}],
+        "clusters": [{"name": "proof", "cluster": {"server": server, **trust}}],
         "users": [{"name": "operator", "user": {"token": token}}],
         "contexts": [{"name": "proof", "context": {"cluster": "proof", "user": "operator"}}],
         "current-context": "proof",

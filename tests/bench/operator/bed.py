@@ -121,7 +121,7 @@ async def bed(
             "worker_image": "shield",
             "lease_namespace": "shield-system",
             "identity": "bench",
-            "kubeconfig": str(kubeconfig(directory / "operator.kubeconfig", door.url if door else "", plane)),
+            "kubeconfig": str(kubeconfig(directory / "operator.kubeconfig", door.url if door else plane.url, plane)),
             "pod_template_file": str(template),
             "orchestrator_url": fleet.api_url,
             "host": "127.0.0.1",

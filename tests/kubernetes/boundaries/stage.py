@@ -189,13 +189,10 @@ class Stage:
                 await self.until(over, f"the end of {name}")
             except AssertionError as error:
                 raise AssertionError(f"{error}; {self._state(name)}") from None
-        self.settled = time.monotonic()
         for door, rule in self.rules:
+            await self.until_happened(rule, f"{type(rule.fault).__name__} at {rule.method} {rule.where} {rule.body}")
             door.remove(rule)
-            if not rule.done:
-                raise AssertionError(
-                    f"{self.namespace}: {type(rule.fault).__name__} at {rule.method} {rule.where} {rule.body} never happened"
-                )
+        self.settled = time.monotonic()
 
     async def end(self) -> None:
         """Whatever became of the case, it disturbs nobody else."""
