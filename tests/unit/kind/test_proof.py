@@ -21,6 +21,11 @@ def test_only_what_is_new_counts() -> None:
     assert before.new_since(before) == []
 
 
+def test_a_cluster_that_starts_meanwhile_does_not_count_and_our_own_remains_do() -> None:
+    after = Snapshot(frozenset({"link shield1", "route 10.97.0.0/16 via 10.251.1.2 dev shield1", "link shield0"}))
+    assert after.new_since(Snapshot(frozenset()), besides=frozenset({"shield1", "shield2"})) == ["link shield0"]
+
+
 def test_a_second_mount_on_the_same_place_is_a_fact_of_its_own() -> None:
     once = mounts(MOUNTS)
     assert once == {"mount / (ext4) #1", "mount /tmp/a (tmpfs) #1"}
