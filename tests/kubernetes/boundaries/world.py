@@ -24,8 +24,14 @@ from tests.kubernetes.replica import Replica, kubeconfig
 BASE = "notes"
 """The knowledge base of every namespace here."""
 WORKERS = 2
-FLEET = {"SHIELD_JOBS_LEASE": "6", "SHIELD_JOBS_HEARTBEAT": "1", "SHIELD_JOBS_MAX_RUNNING_PRINCIPAL": "100", "SHIELD_LOG_LEVEL": "warning"}
-"""Leases as short as a busy machine allows."""
+FLEET = {
+    "SHIELD_JOBS_LEASE": "6",
+    "SHIELD_JOBS_HEARTBEAT": "1",
+    "SHIELD_JOBS_MAX_RUNNING_PRINCIPAL": "100",
+    "SHIELD_CRAWL_PAGE_TIMEOUT": "900",
+    "SHIELD_LOG_LEVEL": "warning",
+}
+"""Leases as short as a busy machine allows; a page that a case holds back may take as long as the case."""
 ROW_PATIENCE = 5
 OPERATOR = {
     "SHIELD_OPERATOR_WORKER_IMAGE": "shield",
