@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := sorted(set(options.images) - set(ALL)):
         parser.error(f"there is no image {', '.join(unknown)}; there are {', '.join(ALL)}")
     wanted = with_their_bases([ALL[name] for name in options.images] or list(PRODUCT))
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))  # as Ctrl-C does: the builder that runs is ended too
     settings = ImageSettings()
     if options.list:
         print(json.dumps([listed(image, options.tag, destinations(settings)) for image in wanted], indent=1))

@@ -31,7 +31,7 @@ def python_components() -> Iterator[Component]:
         metadata = distribution.metadata
         name, version = metadata["Name"], distribution.version
         purl = f"pkg:pypi/{quote(name.lower().replace('_', '-'))}@{quote(version)}"
-        yield _component("library", name, version, purl, _text(metadata.json.get("license_expression")))
+        yield _component("library", name, version, purl, next(iter(metadata.get_all("License-Expression") or []), None))
 
 
 def debian_components(status: str) -> Iterator[Component]:
@@ -61,10 +61,6 @@ def _component(kind: str, name: str, version: str, purl: str, expression: str | 
     if expression:
         entry["licenses"] = [{"expression": expression}]
     return entry
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
 
 
 def main(component: str, output: Path) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
 import pytest
 
 from images import __main__ as tool
 from images.builders import Buildah, choose
-from images.catalogue import CRAWLER, MB, OPERATOR, SERVER, TEST_SERVICES, Image, version
+from images.catalogue import CRAWLER, MB, OPERATOR, ROOT, SERVER, TEST_SERVICES, Image, version
 from images.errors import BuildFailed, NotForPublication, PrerequisiteMissing, TooLarge
 from images.local_base import LOCAL, copy_python, find_python
 from images.process import run
@@ -160,6 +164,23 @@ def test_a_failed_command_shows_the_end_of_what_it_said() -> None:
 def test_a_command_that_takes_too_long_is_killed_with_what_it_started() -> None:
     with pytest.raises(BuildFailed, match="took longer than 0 s"):
         run(["sh", "-c", "sleep 60 & wait"], within=0.2)
+
+
+def test_sigterm_ends_the_builder_that_runs_too(tmp_path: Path) -> None:
+    builder = tmp_path / "buildah"
+    builder.write_text(
+        f"#!/bin/sh\n[ $1 = bud ] || exit 0\necho $$ > {tmp_path}/pid.new; mv {tmp_path}/pid.new {tmp_path}/pid\nexec sleep 60\n"
+    )
+    builder.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "BUILDER": "buildah", "XDG_CACHE_HOME": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-m", "images", "operator", "--no-push"], env=environment, cwd=ROOT)
+    until = time.monotonic() + 30
+    while not (tmp_path / "pid").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    pid = int((tmp_path / "pid").read_text())
+    process.terminate()
+    assert process.wait(20) == 143
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_missing_program_is_named_with_the_command_that_installs_it() -> None:
