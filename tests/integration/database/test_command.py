@@ -58,7 +58,7 @@ async def test_status_says_what_an_older_schema_lacks(server_mode: str, capsys: 
     await upgrade(empty, "0001")
     await execute(empty, *AT_0001)
     code, out = await asyncio.to_thread(call, capsys, "status", "--json")
-    assert (code, json.loads(out)["pending"]) == (12, [HEAD])
+    assert (code, json.loads(out)["pending"]) == (12, ["0002", HEAD])
     code, out = await asyncio.to_thread(call, capsys, "upgrade", "--json")
     assert (code, json.loads(out)) == (0, {"before": "0001", "after": HEAD})
 
