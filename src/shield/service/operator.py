@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from shield.auth import Principal, Scope
-from shield.errors import KnowledgeBaseDeleting, KnowledgeBaseExists
+from shield.errors import InvalidRequest, KnowledgeBaseDeleting, KnowledgeBaseExists
 from shield.jobs.pods import PodRow
 from shield.knowledge.bases import BaseSummary
 from shield.knowledge.model import KnowledgeBase
@@ -56,6 +56,9 @@ class OperatorCases(CollectionCases):
     async def ensure_namespace_base(self, who: Principal, namespace: str, name: str, request: NamespaceBase) -> NamespaceBaseView:
         """The base of that name, made if it is missing, if it is this namespace's."""
         who.require(Scope.ADMIN)
+        if (request.embedding_model is None) != (request.embedding_dim is None):
+            fields = ["embedding_model", "embedding_dim"]
+            raise InvalidRequest(f"{', '.join(fields)}: they belong together.", fields=fields)
         owner = namespace_principal(namespace)
         if await self.parts.bases.owned(name, owner=owner, description=request.description) is None:
             await self._make(who, name, owner, request)

@@ -14,6 +14,7 @@ from shield.auth import LOCAL, Principal, Scope
 from shield.errors import (
     DependencyMisconfigured,
     Forbidden,
+    InvalidRequest,
     KnowledgeBaseConflict,
     KnowledgeBaseDeleting,
     KnowledgeBaseNameInvalid,
@@ -107,6 +108,8 @@ class TestBases:
     async def test_a_name_that_is_none_is_refused(self, shield: LocalShield) -> None:
         with pytest.raises(KnowledgeBaseNameInvalid):
             await shield.ensure_namespace_base(LOCAL, "team-a", "Team_A", NamespaceBase())
+        with pytest.raises(InvalidRequest):
+            await shield.ensure_namespace_base(LOCAL, "team-a", BASE, NamespaceBase(embedding_model="other-24"))
 
 
 class TestIngestJobs:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import Field, StrictBool, StringConstraints, model_validator
+from pydantic import Field, StrictBool, StringConstraints
 
 from shield.service.models.base import Input, Model, Whole
 from shield.service.models.collections import CollectionView
@@ -78,12 +78,6 @@ class NamespaceBase(Input):
     reindex moves both. Default: the installation's."""
     embedding_dim: Whole | None = Field(None, ge=8, le=8192)
     """Length of its vectors; given exactly if the model is."""
-
-    @model_validator(mode="after")
-    def _both_or_none(self) -> NamespaceBase:
-        if (self.embedding_model is None) != (self.embedding_dim is None):
-            raise ValueError("embedding_model and embedding_dim belong together")
-        return self
 
 
 class EmbeddingView(Model):
