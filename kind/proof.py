@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -136,13 +137,17 @@ def look_inside(cluster: Cluster) -> Seen:
     return Seen(frozenset((process.pid, process.create_time()) for process in processes), frozenset(namespaces))
 
 
-def survivors(seen: Seen) -> list[str]:
-    """Processes that are still there."""
+def survivors(seen: Seen, *, ended: float) -> list[str]:
+    """Processes that are still there: those that were seen, and others in the cluster's namespaces that began before it `ended`.
+
+    What began later has a namespace of its own, to which the kernel gave the number of one that is gone.
+    """
     found = []
     for process in psutil.process_iter():
         try:
             known = (process.pid, process.create_time()) in seen.processes and process.status() != psutil.STATUS_ZOMBIE
-            if known or any(_namespace(process.pid, kind) in seen.namespaces for kind in _NAMESPACES):
+            older = process.create_time() < ended
+            if known or (older and any(_namespace(process.pid, kind) in seen.namespaces for kind in _NAMESPACES)):
                 found.append(f"process {process.pid} {process.name()}")
         except psutil.Error:  # it ended while we looked
             continue
@@ -167,8 +172,9 @@ def prove(cluster: Cluster, report: Report, *, sabotage: bool) -> list[str]:
         report(f"  a pod ran; the cluster had {len(seen.processes)} processes and {len(seen.namespaces)} namespaces")
     finally:
         cluster.down()
+    ended = time.time()
     with _left_mount() if sabotage else _nothing():
-        return [*snapshot(cluster).new_since(before, besides=others), *survivors(seen)]
+        return [*snapshot(cluster).new_since(before, besides=others), *survivors(seen, ended=ended)]
 
 
 @contextmanager

@@ -41,13 +41,15 @@ def process() -> Iterator[psutil.Process]:
 
 def test_a_process_that_is_still_there_is_named(process: psutil.Process) -> None:
     seen = Seen(frozenset({(process.pid, process.create_time())}), frozenset())
-    assert survivors(seen) == [f"process {process.pid} sleep"]
+    assert survivors(seen, ended=0) == [f"process {process.pid} sleep"]
 
 
 def test_another_process_of_the_same_number_is_not_taken_for_it(process: psutil.Process) -> None:
-    assert survivors(Seen(frozenset({(process.pid, process.create_time() - 60)}), frozenset())) == []
+    assert survivors(Seen(frozenset({(process.pid, process.create_time() - 60)}), frozenset()), ended=0) == []
 
 
 def test_a_process_in_a_namespace_of_the_cluster_is_named(process: psutil.Process) -> None:
     namespace = str(Path(f"/proc/{process.pid}/ns/net").readlink())
-    assert f"process {process.pid} sleep" in survivors(Seen(frozenset(), frozenset({namespace})))
+    seen, began = Seen(frozenset(), frozenset({namespace})), process.create_time()
+    assert f"process {process.pid} sleep" in survivors(seen, ended=began + 1)
+    assert f"process {process.pid} sleep" not in survivors(seen, ended=began), "it began later: the number is that of another namespace"
