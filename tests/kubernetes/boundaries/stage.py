@@ -15,9 +15,6 @@ from tests.kubernetes.boundaries.site import PAGES
 from tests.kubernetes.boundaries.world import BASE, World
 from tests.kubernetes.kubelet import Behaviour, Run
 
-LIMIT = 240.0
-"""Seconds that one step may take on a machine that has much else to do."""
-
 
 @dataclass(frozen=True)
 class Expected:
@@ -103,9 +100,11 @@ class Stage:
         """Each asks for its last page (once more)."""
         for name in names:
             try:
-                await self.world.sites.asked(self.namespace, name, LIMIT)
+                await self.world.sites.asked(self.namespace, name, self.world.patience)
             except TimeoutError:
-                raise AssertionError(f"{name} did not ask for its last page within {LIMIT:.0f} s; {self._state(name)}") from None
+                raise AssertionError(
+                    f"{name} did not ask for its last page within {self.world.patience:.0f} s; {self._state(name)}"
+                ) from None
 
     def release(self, *names: str) -> None:
         """Their last page is answered."""
@@ -143,9 +142,9 @@ class Stage:
 
     # -- waiting ------------------------------------------------------------------------------------------------------
 
-    async def until(self, holds: Callable[[], bool], what: str, limit: float = LIMIT) -> None:
+    async def until(self, holds: Callable[[], bool], what: str, limit: float | None = None) -> None:
         """Wait for it."""
-        await self.world.recorder.until(holds, f"{self.namespace}: {what}", limit)
+        await self.world.recorder.until(holds, f"{self.namespace}: {what}", limit or self.world.patience)
 
     async def until_condition(self, name: str, type_: str, status: str, reason: str) -> None:
         """An IngestJob's condition becomes so."""
@@ -172,7 +171,7 @@ class Stage:
     async def until_happened(self, rule: Rule, what: str) -> None:
         """A rule's fault happened."""
         try:
-            async with asyncio.timeout(LIMIT):
+            async with asyncio.timeout(self.world.patience):
                 await rule.happened.wait()
         except TimeoutError:
             raise AssertionError(f"{self.namespace}: {what} never happened") from None

@@ -69,6 +69,8 @@ class World:
     replicas: dict[str, Replica]
     doors: dict[str, ApiProxy]
     """Of each replica to the API server."""
+    patience: float
+    """Seconds that one step of a case may take."""
 
     @property
     def replica(self) -> Replica:
@@ -102,7 +104,7 @@ class World:
 
 
 @asynccontextmanager
-async def world(plane: ControlPlane, fleet: Fleet, directory: Path, *, sabotage: str = "") -> AsyncIterator[World]:
+async def world(plane: ControlPlane, fleet: Fleet, directory: Path, *, patience: float, sabotage: str = "") -> AsyncIterator[World]:
     """Connect everything; one replica `a` leads, a second one `b` is not running yet."""
     sites, admin = Sites(), Api(plane.url, administrator(plane.kubeconfig.parent))
     trust = trusted(plane.kubeconfig.parent)
@@ -122,7 +124,7 @@ async def world(plane: ControlPlane, fleet: Fleet, directory: Path, *, sabotage:
         running += [tasks.create_task(replica.run()) for replica in replicas.values()]
         try:
             await replicas["a"].leads(120)
-            yield World(plane, fleet, admin, sites, kubelet, recorder, orchestrator, replicas, doors)
+            yield World(plane, fleet, admin, sites, kubelet, recorder, orchestrator, replicas, doors, patience)
         finally:
             for task in running:
                 task.cancel()
