@@ -14,13 +14,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 
-from shield_operator.cluster import LEASES, Cluster, ClusterError, Key, NotFound, Obj
+from shield_operator.cluster import LEASES, Cluster, ClusterError, Conflict, Key, NotFound, Obj
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +49,7 @@ class Leadership:
         self._terms = terms
         self._clock = clock
         self._held_until = float("-inf")
+        self._resigned = False
         self._observed: tuple[Any, ...] = ()
         self._observed_at = float("-inf")
         self.contacted = False
@@ -77,21 +79,30 @@ class Leadership:
                 raise LeaseLost("another replica took the Lease over")
 
     async def release(self) -> None:
-        """Give it back, if it is held; the next one need not wait."""
-        if not self.leading():
-            return
+        """Give it back, if it is held, and never take it again; the next one need not wait."""
+        held, self._resigned = self.leading(), True
         self._held_until = float("-inf")
+        if not held:
+            return
         try:
-            found = await self._cluster.get(LEASES, *self._lease)
-            if found["spec"].get("holderIdentity") == self._identity:
-                spec = {**found["spec"], "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _now()}
-                await self._cluster.replace(LEASES, *self._lease, {**found, "spec": spec})
-                log.info("lease.released")
+            await self._give_back()
+        except Conflict:  # with a renewal that was under way; there will be no other
+            with suppress(ClusterError):
+                await self._give_back()
         except ClusterError as error:
             log.warning("lease.not_released", error=str(error))
 
+    async def _give_back(self) -> None:
+        found = await self._cluster.get(LEASES, *self._lease)
+        if found["spec"].get("holderIdentity") == self._identity:
+            spec = {**found["spec"], "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _now()}
+            await self._cluster.replace(LEASES, *self._lease, {**found, "spec": spec})
+            log.info("lease.released")
+
     async def _attempt(self) -> bool:
         """Take or renew it; tells whether this process leads."""
+        if self._resigned:
+            return False
         started = self._clock()
         try:
             held = await self._take()
@@ -100,7 +111,7 @@ class Leadership:
             self.contacted = False
             log.warning("lease.unreachable", error=str(error), leading=self.leading())
             return self.leading()
-        self._held_until = started + self._terms.deadline if held else float("-inf")
+        self._held_until = started + self._terms.deadline if held and not self._resigned else float("-inf")
         return held
 
     async def _take(self) -> bool:

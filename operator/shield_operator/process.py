@@ -128,7 +128,7 @@ class Replica:
             tasks.create_task(self.lag.measure())
             await self._definitions()
             tasks.create_task(self._watch(signals))
-            await self.resync.first(self._settings.sync_poll)
+            await self.resync.first(self._settings.retry_period)
             log.info("operator.synced", objects={plural: len(cache) for plural, cache in self.caches.items()})
             tasks.create_task(self._resync())
             await self.leadership.acquire()

@@ -94,6 +94,7 @@ class IngestJobs:
         self._waiting_for: dict[Key, set[Key]] = {}
         self._written: dict[str, float] = {}
         self._active: dict[str, Key] = {}
+        self._news: set[str] = set()
         self.rows = Rows(orchestrator, metrics, batch_delay=settings.row_batch_delay)
         self.canceller = Canceller(orchestrator, metrics, retry=settings.progress_interval)
         self.queue: WorkQueue[Key] = WorkQueue(self.name, metrics, Backoff(settings.backoff_base, settings.backoff_most))
@@ -305,11 +306,12 @@ class IngestJobs:
         """Ask for the rows of all IngestJobs that run; those with news are reconciled, the longest unwritten first, as many as may be."""
         active = dict(self._active)
         try:
-            news = await self.rows.refresh(active)
+            self._news.update(await self.rows.refresh(active))
         except OrchestratorError as error:
             log.warning("progress.unknown", rows=len(active), error=str(error))
-            return
-        for uid in sorted(news, key=lambda uid: self._written.get(uid, 0.0))[: self._settings.progress_writes]:
+        self._news &= active.keys()
+        for uid in sorted(self._news, key=lambda uid: self._written.get(uid, 0.0))[: self._settings.progress_writes]:
+            self._news.discard(uid)
             self.queue.add(active[uid])
 
     def _follows(self, uid: str, key: Key, *, runs: bool) -> None:

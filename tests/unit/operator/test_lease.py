@@ -109,6 +109,26 @@ async def test_a_released_lease_is_taken_at_once(election: Election) -> None:
     assert election.holder == "other"
 
 
+async def test_a_renewal_that_is_under_way_does_not_keep_a_lease_that_is_given_back(election: Election) -> None:
+    one, other = election.candidate("one"), election.candidate("other")
+    await one._attempt()
+    found = election.cluster.get
+    renewed: list[int] = []
+
+    async def between(*where: Any) -> Any:
+        answer = await found(*where)
+        if not renewed:
+            renewed.append(1)
+            lease = election.cluster.of(LEASES)["operator"]
+            election.cluster.put(LEASES, {**lease, "spec": {**lease["spec"], "renewTime": "later"}})
+        return answer
+
+    election.cluster.get = between  # type: ignore[method-assign,assignment]
+    await one.release()
+    assert not await one._attempt()
+    assert (election.holder, await other._attempt()) == ("", True)
+
+
 async def test_an_api_server_that_is_away_for_a_moment_costs_nothing(election: Election) -> None:
     one = election.candidate("one")
     await one._attempt()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shield_operator.names import job_name, kb_name, principal, runner
@@ -29,10 +29,12 @@ class TestKnowledgeBaseName:
     def test_a_cut_leaves_no_dash_at_an_end(self) -> None:
         assert kb_name("twelve-char--x", "b").startswith("twelve-char--b--")
 
+    @settings(max_examples=40)
     @given(PARTS, PARTS)
     def test_every_name_is_a_slug(self, namespace: str, name: str) -> None:
         assert SLUG.fullmatch(kb_name(namespace, name))
 
+    @settings(max_examples=40)
     @given(st.tuples(PARTS, PARTS), st.tuples(PARTS, PARTS))
     def test_two_bases_never_share_a_name(self, one: tuple[str, str], other: tuple[str, str]) -> None:
         assert (kb_name(*one) == kb_name(*other)) == (one == other)

@@ -364,6 +364,20 @@ class TestRows:
         await world.operator.follow()
         assert KEY not in world.operator.queue._wanted
 
+    async def test_news_beyond_the_most_writes_have_their_turn_at_the_next_look(self) -> None:
+        world = World(progress_writes=1)
+        for name in ("crawl", "other"):
+            uid = world.ingestjob(name=name)["metadata"]["uid"]
+            await world.reconcile(Key("team", name))
+            world.orchestrator.rows[uid] = Row.model_validate({"uid": uid, "job_id": "j", "status": "processing"})
+        world.drain()
+        turns = []
+        for _ in range(3):
+            await world.operator.follow()
+            turns.append(sorted(key.name for key in world.operator.queue._wanted))
+            world.drain()
+        assert turns == [["crawl"], ["other"], []]
+
     async def test_progress_that_cannot_be_had_changes_nothing(self, world: World) -> None:
         world.ingestjob()
         await world.reconcile()
