@@ -76,7 +76,7 @@ class NamespaceBase(Input):
     embedding_model: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
     """The model of a new base without a graph. One with a graph begins with the installation's, and one that exists keeps what it has: a
     reindex moves both. Default: the installation's."""
-    embedding_dim: Whole | None = Field(None, ge=8, le=8192)
+    embedding_dim: Annotated[Whole, Field(ge=8, le=8192)] | None = None
     """Length of its vectors; given exactly if the model is."""
 
 
