@@ -118,7 +118,9 @@ class Replica:
                 raise Ended("the operator's work ended by itself")
             await self._drain()
         finally:
-            await self.leadership.release()
+            with suppress(TimeoutError):  # the next leader then waits until the Lease expires
+                async with asyncio.timeout(self._settings.drain):
+                    await self.leadership.release()
             for task in (work, stopped):
                 task.cancel()
             await asyncio.gather(work, stopped, return_exceptions=True)

@@ -83,8 +83,8 @@ class Settings(BaseSettings):
     """A watch without event or bookmark for that long is opened anew."""
     crd_poll: Seconds = 2
     """How often to look for missing resource definitions at the start."""
-    drain: Seconds = 3
-    """At the end, reconciles that run get that long."""
+    drain: Seconds = 1.5
+    """At the end, reconciles that run get that long, and so does giving the Lease back."""
 
     host: str = ""
     """Address of the two ports below; empty: all."""
