@@ -26,10 +26,10 @@ test: sync ## the tests: everything but whole processes, in under ten minutes
 	@$(RUN) pytest -n 2 -m "not whole and not kubernetes"
 
 test-whole: sync chromium ## the tests of whole processes: servers, fleets and browsers that are started, killed and started again
-	@$(RUN) pytest -n 2 -m whole
+	@$(RUN) pytest -n 2 -m "whole and not kubernetes"
 
 test-kubernetes: sync ## the tests on a real API server and cluster (builds Kubernetes once: minutes, 14 GB while it builds, Go)
-	@$(RUN) pytest -n0 -m kubernetes tests/kubernetes $(ARGS)
+	@$(RUN) pytest -n0 -m kubernetes tests/kubernetes tests/e2e $(ARGS)
 
 e2e: sync cluster-up ## the product on a local cluster as its users meet it: images, services, operator, IngestJobs, tools over MCP
 	@$(RUN) python -m images operator server services

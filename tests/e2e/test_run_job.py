@@ -189,6 +189,7 @@ exec unshare --user --map-user=10001 --map-group=10001 env -i {environment} {pyt
 """
 
 
+@pytest.mark.kubernetes  # mounts as a container runtime does: root, and a kernel that lets it
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a root file system read-only")
 @pytest.mark.parametrize(("passwd", "code"), [("shield:x:10001:10001::/var/lib/shield:/bin/false\n", Exit.OK), ("", Exit.USAGE)])
 def test_a_container_needs_a_read_only_root_no_home_and_a_user_with_a_name(pod: Path, passwd: str, code: Exit) -> None:

@@ -21,7 +21,7 @@ from shield.errors import Exit
 from tests.fleet import Fleet
 from tests.peers.site import Site
 
-pytestmark = pytest.mark.xdist_group("fleet")
+pytestmark = [pytest.mark.xdist_group("fleet"), pytest.mark.kubernetes]
 BASE = "team-a--docs"
 
 
