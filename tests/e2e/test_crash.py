@@ -58,4 +58,4 @@ async def test_a_killed_crawl_resumes_without_fetching_anything_twice(up: MakeUp
         twice = {path for path, times in Counter(site.pages_log()).items() if times > 1}
         assert twice <= in_flight
         assert await fingerprint(server) == expected
-        assert await asyncio.to_thread(server.stop) < 3
+        assert await asyncio.to_thread(server.stop) < 10
