@@ -55,5 +55,6 @@ def _documents(documents: DocumentsSource | None) -> dict[str, Any]:
     claim = documents.persistent_volume_claim
     if claim is None:
         raise ValueError("documents are urls, a claim or an upload")
-    found: dict[str, Any] = {"type": "documents", "path": claim.path or "."}
+    # The claim is part of each document's name, or files of equal paths in two claims would replace each other.
+    found: dict[str, Any] = {"type": "documents", "path": claim.path or ".", "source": f"pvc:{claim.claim_name}/"}
     return found | {name: list(globs) for name, globs in (("include", claim.include), ("exclude", claim.exclude)) if globs}

@@ -176,8 +176,8 @@ class TestOrder:
                 {"uploadId": "6f1c1a52-0000-4000-8000-000000000009"},
                 {"type": "documents", "upload_id": "6f1c1a52-0000-4000-8000-000000000009"},
             ),
-            (CLAIM["documents"], {"type": "documents", "path": "2026", "include": ["**/*.pdf"]}),
-            ({"persistentVolumeClaim": {"claimName": "papers"}}, {"type": "documents", "path": "."}),
+            (CLAIM["documents"], {"type": "documents", "path": "2026", "source": "pvc:papers/", "include": ["**/*.pdf"]}),
+            ({"persistentVolumeClaim": {"claimName": "papers"}}, {"type": "documents", "path": ".", "source": "pvc:papers/"}),
         ],
     )
     def test_of_documents(self, documents: Obj, spec: Obj) -> None:
