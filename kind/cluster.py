@@ -10,6 +10,7 @@ from whatever is there: a live cluster, half a start, the remains of a crash. Bo
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import shutil
@@ -201,11 +202,13 @@ class Cluster:
 
     def _clean(self) -> None:
         limit = self._settings.stop_timeout
-        for process in sorted(
-            self._processes(), key=lambda found: found.name() == "unshare"
-        ):  # first the inner one: the outer one only waits for it
-            process.kill()
-        until("an end of the cluster's processes", lambda: not list(self._processes()), limit=limit)
+        # The inner one first: the outer one only waits for it.
+        found = sorted(self._processes(), key=lambda process: process.name() == "unshare")
+        for process in found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        # By their numbers: the first process loses its command line at once, and then waits for all the others to end.
+        until("an end of the cluster's processes", lambda: all(map(_ended, found)), limit=limit)
         if self.exists:
             link = self.addresses.link
             # The link goes with the namespace's end of it, unless the start was killed in between.
@@ -226,7 +229,8 @@ class Cluster:
         below = [line.split()[1] for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
         if mounted := [path for path in below if path.startswith(f"{self.directory}/")]:
             raise KindError(f"something is mounted under {self.directory}: {', '.join(mounted)}", "Unmount it, then: make cluster-down")
-        shutil.rmtree(self.directory, ignore_errors=False) if self.directory.exists() else None
+        if self.directory.exists():
+            shutil.rmtree(self.directory)
 
     def _processes(self) -> Iterator[psutil.Process]:
         """`unshare` and the first process: both name this cluster's directory, and no other cluster's."""
@@ -263,6 +267,13 @@ class Cluster:
 
             until("an end of another start or stop", taken, limit=self._settings.ready_timeout + self._settings.stop_timeout)
             yield
+
+
+def _ended(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _link_exists(name: str) -> bool:
