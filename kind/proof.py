@@ -145,7 +145,9 @@ def survivors(seen: Seen, *, ended: float) -> list[str]:
     found = []
     for process in psutil.process_iter():
         try:
-            known = (process.pid, process.create_time()) in seen.processes and process.status() != psutil.STATUS_ZOMBIE
+            if process.status() == psutil.STATUS_ZOMBIE:  # ended; the machine's first process has not taken note yet
+                continue
+            known = (process.pid, process.create_time()) in seen.processes
             older = process.create_time() < ended
             if known or (older and any(_namespace(process.pid, kind) in seen.namespaces for kind in _NAMESPACES)):
                 found.append(f"process {process.pid} {process.name()}")

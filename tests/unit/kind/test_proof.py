@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from kind.proof import Seen, Snapshot, mounts, survivors
+from kind.waiting import until
 
 MOUNTS = "/dev/vda / ext4 rw 0 0\ntmpfs /tmp/a tmpfs rw 0 0\n"
 
@@ -42,6 +43,14 @@ def process() -> Iterator[psutil.Process]:
 def test_a_process_that_is_still_there_is_named(process: psutil.Process) -> None:
     seen = Seen(frozenset({(process.pid, process.create_time())}), frozenset())
     assert survivors(seen, ended=0) == [f"process {process.pid} sleep"]
+
+
+def test_a_process_that_ended_and_was_not_taken_note_of_is_none() -> None:
+    with subprocess.Popen(["true"]) as child:
+        process = psutil.Process(child.pid)
+        seen = Seen(frozenset({(process.pid, process.create_time())}), frozenset({str(Path("/proc/self/ns/pid").readlink())}))
+        until("the end", lambda: process.status() == psutil.STATUS_ZOMBIE, limit=5)
+        assert not any(fact.startswith(f"process {process.pid} ") for fact in survivors(seen, ended=process.create_time() + 1))
 
 
 def test_another_process_of_the_same_number_is_not_taken_for_it(process: psutil.Process) -> None:
