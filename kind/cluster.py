@@ -76,7 +76,7 @@ class Cluster:
 
     def first_process(self) -> psutil.Process | None:
         """The first process of its namespaces, if it lives."""
-        return next((process for process in self._processes() if process.name() != "unshare"), None)
+        return next((process for name, process in self._processes() if name != "unshare"), None)
 
     def api_ready(self) -> bool:
         """Whether the API server says that it is ready."""
@@ -203,7 +203,7 @@ class Cluster:
     def _clean(self) -> None:
         limit = self._settings.stop_timeout
         # The inner one first: the outer one only waits for it.
-        found = sorted(self._processes(), key=lambda process: process.name() == "unshare")
+        found = [process for _, process in sorted(self._processes(), key=lambda named: named[0] == "unshare")]
         for process in found:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -232,13 +232,13 @@ class Cluster:
         if self.directory.exists():
             shutil.rmtree(self.directory)
 
-    def _processes(self) -> Iterator[psutil.Process]:
+    def _processes(self) -> Iterator[tuple[str, psutil.Process]]:
         """`unshare` and the first process: both name this cluster's directory, and no other cluster's."""
         tail = [node.__file__, str(self.directory)]
         for process in psutil.process_iter():
             try:
-                if process.cmdline()[-2:] == tail and process.name() != "setsid":
-                    yield process
+                if process.cmdline()[-2:] == tail and (name := process.name()) != "setsid":
+                    yield name, process
             except psutil.Error:  # it ended while we looked
                 continue
 
