@@ -29,6 +29,7 @@ test-whole: sync chromium ## the tests of whole processes: servers, fleets and b
 	@$(RUN) pytest -n 2 -m "whole and not kubernetes"
 
 test-kubernetes: sync ## the tests on a real API server and cluster (builds Kubernetes once: minutes, 14 GB while it builds, Go)
+	@$(RUN) python -m kind build
 	@$(RUN) pytest -n0 -m kubernetes tests/kubernetes tests/e2e $(ARGS)
 
 e2e: sync cluster-up ## the product on a local cluster as its users meet it: images, services, operator, IngestJobs, tools over MCP
