@@ -17,7 +17,7 @@ from kind.control_plane import ControlPlane
 from tests.bench.operator import report
 from tests.bench.operator.measure import Line, Sizes, latency, lifecycle, many
 from tests.fleet import Fleet
-from tests.kubernetes.replica import install
+from tests.kubernetes.replica import end_in_order, install
 
 _ROOT = Path(__file__).resolve().parents[3]
 _PARTS = ("latency", "lifecycle", "many")
@@ -37,6 +37,7 @@ def main() -> int:
     sizes = Sizes(
         seconds=options.seconds, rates=_numbers(options.rates), ramp=_numbers(options.ramp), lifecycle=options.lifecycle, many=options.many
     )
+    end_in_order()
     directory = Path(tempfile.mkdtemp(prefix="shield-bench-operator-"))
     try:
         lines = _measure(options.part or _PARTS, sizes, directory, _ROOT / "docs" / "reports" if options.write else directory)

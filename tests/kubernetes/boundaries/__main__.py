@@ -22,7 +22,7 @@ from tests.kubernetes.boundaries.checks import Found
 from tests.kubernetes.boundaries.quiet import unchanged
 from tests.kubernetes.boundaries.stage import Case, Stage
 from tests.kubernetes.boundaries.world import FLEET, WORKERS, World, world
-from tests.kubernetes.replica import install
+from tests.kubernetes.replica import end_in_order, install
 
 _QUIET = Case("reconciled-twice", unchanged)
 _SABOTAGES = ("names", "cancel", "owner")
@@ -66,6 +66,7 @@ def main() -> int:
     if options.list:
         print("\n".join(case.name for case in chosen))
         return 0
+    end_in_order()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1_000_000)
     random.Random(seed).shuffle(chosen)  # noqa: S311  a seed is the point
     print(f"boundaries: seed {seed}, {len(chosen)} cases", flush=True)
