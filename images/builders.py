@@ -107,7 +107,7 @@ class Buildah:
         with tempfile.TemporaryDirectory(prefix="shield-images-") as directory:
             mounts = self._mounts(Path(directory))
             self._run(
-                *("bud", "--layers", "--pull=false", "--network", "host", *self._isolation, *mounts),
+                *("bud", "--layers", "--force-rm", "--pull=false", "--network", "host", *self._isolation, *mounts),
                 *_common(image, tag, arguments),
                 str(ROOT),
                 within=self._settings.build_timeout,
