@@ -219,8 +219,9 @@ class Kubelet:
         run.log = home / "log"
         container = next(one for one in pod.obj["spec"]["containers"] if one["name"] == _CONTAINER)
         places = _mount(pod.obj, container, home)
-        command = ["sh", "-c", f"exit {code}"] if code is not None else _program([_placed(word, places) for word in container["command"]])
-        environment = {one["name"]: _placed(one.get("value", ""), places) for one in container.get("env", ())}
+        words = ["shield", *(_placed(word, places) for word in container["args"])]  # the image's entry point and its arguments
+        command = ["sh", "-c", f"exit {code}"] if code is not None else _program(words)
+        environment = {one["name"]: _placed(one.get("value", ""), places) for one in container.get("env", ())} | _SHARED_NETWORK
         with run.log.open("ab") as log:
             run.process = await asyncio.create_subprocess_exec(
                 "setpriv", "--pdeathsig=KILL", *command,
@@ -286,6 +287,9 @@ class Kubelet:
             await self._api.delete("pods", meta["namespace"], meta["name"], gracePeriodSeconds=0, preconditions={"uid": meta["uid"]})
         self._pods.pop(meta["uid"], None)
 
+
+_SHARED_NETWORK = {"SHIELD_HOST": "127.0.0.1", "SHIELD_METRICS_PORT": "0"}
+"""A pod has addresses and ports of its own; these processes share the machine's."""
 
 _CONTAINER_STATUS: Obj = {"image": "shield", "imageID": "", "ready": False, "restartCount": 0}
 

@@ -41,6 +41,7 @@ from shield_operator.settings import ConfigurationError
 UID = 10001
 PARTIAL, DRAINED = 20, 143
 GRACE = 70
+_METRICS_PORT = 9090
 _ORDER_DIRECTORY, _ORDER_FILE = "/etc/shield/order", "order.json"
 _RESOURCES: Obj = {"requests": {"cpu": "250m", "memory": "1Gi"}, "limits": {"memory": "4Gi"}}
 
@@ -175,16 +176,23 @@ def _containers(given: list[Obj], spec: IngestJobSpec, chosen: PodTemplate, pods
         {"name": "data", "mountPath": "/var/lib/shield"},
         *([{"name": "source", "mountPath": SOURCE_ROOT, "readOnly": True}] if with_source else []),
     ]
-    env = [{"name": "HOME", "value": "/tmp"}, {"name": "SHIELD_DATA_DIR", "value": "/var/lib/shield"}]  # noqa: S108
+    env = [
+        {"name": "HOME", "value": "/tmp"},  # noqa: S108
+        # Below the mount point: the kubelet owns an emptyDir's top, and Shield wants a data directory that is its own.
+        {"name": "SHIELD_DATA_DIR", "value": "/var/lib/shield/data"},
+        # The pod's own address, which the kubelet's probes and Prometheus reach.
+        {"name": "SHIELD_HOST", "value": "0.0.0.0"},  # noqa: S104
+        {"name": "SHIELD_METRICS_PORT", "value": str(_METRICS_PORT)},
+    ]
     if with_source:
         env.append({"name": "SHIELD_DOCUMENT_ROOT", "value": SOURCE_ROOT})
     ours = {
         **base,
         "name": CONTAINER,
         "image": pods.image,
-        "command": ["shield", "run-job", "--spec", f"{_ORDER_DIRECTORY}/{_ORDER_FILE}", *(["--strict"] if spec.strict else [])],
+        "args": ["run-job", "--spec", f"{_ORDER_DIRECTORY}/{_ORDER_FILE}", *(["--strict"] if spec.strict else [])],
         "env": _merged(base.get("env") or [], env, "name"),
-        "ports": _merged(base.get("ports") or [], [{"name": "metrics", "containerPort": 9090, "protocol": "TCP"}], "name"),
+        "ports": _merged(base.get("ports") or [], [{"name": "metrics", "containerPort": _METRICS_PORT, "protocol": "TCP"}], "name"),
         "resources": {kind: {**(standard.get(kind) or {}), **asked.get(kind, {})} for kind in ("requests", "limits")},
         "securityContext": {
             **(base.get("securityContext") or {}),
@@ -197,7 +205,7 @@ def _containers(given: list[Obj], spec: IngestJobSpec, chosen: PodTemplate, pods
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": _merged(base.get("volumeMounts") or [], mounts, "mountPath"),
     }
-    ours.pop("args", None)
+    ours.pop("command", None)  # the image's entry point stays process 1: it passes SIGTERM on and reaps children
     return [ours, *others]
 
 

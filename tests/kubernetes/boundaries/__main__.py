@@ -26,8 +26,8 @@ from tests.kubernetes.replica import end_in_order, install
 
 _QUIET = Case("reconciled-twice", unchanged)
 _SABOTAGES = ("names", "cancel", "owner")
-_AGREES = 20.0
-"""Seconds within which the database and the record of processes agree with what the API server says."""
+_AGREES = 75.0
+"""Seconds within which the database agrees with what the API server says: an operator that was killed before it cancelled a row does so in a sweep."""
 
 
 @dataclass(frozen=True)
@@ -108,16 +108,22 @@ async def _play_all(cases: list[Case], plane: ControlPlane, fleet: Fleet, direct
         async with places:
             await _play(case, there, tally)
 
+    async def one_by_one(others: list[Case]) -> None:
+        for case in others:
+            await _play(case, there, tally)
+
     async with world(plane, fleet, directory, patience=manner.patience, sabotage=manner.sabotage) as there:
         for case in cases:
             await there.namespace(case.name)
         async with asyncio.TaskGroup() as tasks:
             for case in cases:
-                if not case.alone:
+                if not case.alone and not case.hardy:
                     tasks.create_task(play(case))
-        for case in cases:
-            if case.alone:
-                await _play(case, there, tally)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(one_by_one([case for case in cases if case.alone]))
+            for case in cases:
+                if case.hardy:
+                    tasks.create_task(play(case))
         await there.namespace(_QUIET.name)
         await _play(_QUIET, there, tally)
     return tally

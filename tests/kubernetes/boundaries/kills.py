@@ -25,17 +25,14 @@ async def _create_job(stage: Stage, kill: Kill) -> None:
 
 async def _pause(stage: Stage, rule: Rule) -> None:
     """Suspended in the middle and resumed, with a kill on the way."""
-    await stage.submit_held(*TWO, expected=Expected(pods=(2,)))
+    await stage.submit_held("one", expected=Expected(pods=(2,)))
     stage.rule(rule)
-    for name in TWO:
-        await stage.change(name, suspend=True)
-    for name in TWO:
-        await stage.until_condition(name, "Suspended", "True", "Suspended")
-    await stage.until_stopped(*TWO)
-    for name in TWO:
-        await stage.change(name, suspend=False)
+    await stage.change("one", suspend=True)
+    await stage.until_condition("one", "Suspended", "True", "Suspended")
+    await stage.until_stopped("one")
+    await stage.change("one", suspend=False)
     await stage.until_happened(rule, "the kill")
-    stage.release(*TWO)
+    stage.release("one")
 
 
 async def _suspend_job(stage: Stage, kill: Kill) -> None:

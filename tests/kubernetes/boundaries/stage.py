@@ -54,7 +54,9 @@ class Case:
     smoke: bool = False
     """Also in the short form."""
     alone: bool = False
-    """It takes something from everybody: the operator, the watches, the orchestrator."""
+    """It takes something from everybody: the operator, the watches, the orchestrator. No two such cases play at the same time."""
+    hardy: bool = False
+    """It may play beside those: it asks nothing of the operator's doors, and whatever happens to the operator must not change its end."""
 
 
 @dataclass(eq=False)

@@ -65,7 +65,7 @@ class TestJob:
 
     def test_a_strict_one_fails_on_partial_success(self) -> None:
         assert the_job(strict=True)["spec"]["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"][-1] == 20
-        assert the_pod(strict=True)["spec"]["containers"][0]["command"][-1] == "--strict"
+        assert the_pod(strict=True)["spec"]["containers"][0]["args"][-1] == "--strict"
 
     def test_kueues_labels_come_along_and_it_begins_suspended(self) -> None:
         job = the_job(labels={"kueue.x-k8s.io/queue-name": "q", "kueue.x-k8s.io/priority-class": "high", "other": "x"})
@@ -98,7 +98,15 @@ class TestPod:
         pod = the_pod()["spec"]
         (item,) = pod["volumes"][0]["downwardAPI"]["items"]
         assert item["fieldRef"]["fieldPath"] == "metadata.annotations['shield.hx-citadel.io/order']"
-        assert pod["containers"][0]["command"] == ["shield", "run-job", "--spec", f"/etc/shield/order/{item['path']}"]
+        assert pod["containers"][0]["args"] == ["run-job", "--spec", f"/etc/shield/order/{item['path']}"]
+
+    def test_the_images_entry_point_stays_process_one(self) -> None:
+        template: Obj = {"spec": {"containers": [{"name": "worker", "command": ["sh"], "args": ["-c", "true"]}]}}
+        assert "command" not in the_pod(pods=Pods("shield:1", template))["spec"]["containers"][0]
+
+    def test_probes_reach_it_and_its_data_directory_is_its_own(self) -> None:
+        env = {item["name"]: item.get("value") for item in the_pod()["spec"]["containers"][0]["env"]}
+        assert (env["SHIELD_HOST"], env["SHIELD_METRICS_PORT"], env["SHIELD_DATA_DIR"]) == ("0.0.0.0", "9090", "/var/lib/shield/data")
 
     def test_a_claim_is_mounted_read_only_in_both_places(self) -> None:
         pod = the_pod(source=CLAIM)["spec"]
@@ -115,7 +123,7 @@ class TestPod:
                 "volumes": [{"name": "data", "hostPath": {"path": "/"}}, {"name": "extra", "emptyDir": {}}],
                 "containers": [
                     {
-                        "name": "worker", "image": "other", "args": ["sh"], "env": [{"name": "A", "value": "b"}],
+                        "name": "worker", "image": "other", "command": ["sh"], "args": ["-c"], "env": [{"name": "A", "value": "b"}],
                         "envFrom": [{"secretRef": {"name": "db"}}],
                         "securityContext": {"privileged": True, "runAsNonRoot": False, "capabilities": {"add": ["SYS_ADMIN"]}},
                         "resources": {"limits": {"memory": "1Gi"}},
@@ -133,7 +141,7 @@ class TestPod:
         assert (spec["securityContext"]["runAsUser"], spec["securityContext"]["runAsNonRoot"]) == (2000, True)
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-        assert (container["securityContext"]["privileged"], container["image"], "args" in container) == (False, "shield:1", False)
+        assert (container["securityContext"]["privileged"], container["image"], container["args"][0]) == (False, "shield:1", "run-job")
         assert [volume["name"] for volume in spec["volumes"]] == ["extra", "order", "tmp", "data"]
         assert "hostPath" not in json.dumps(spec["volumes"])
         assert {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}["/tmp"] == "tmp"
