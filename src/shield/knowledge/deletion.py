@@ -30,7 +30,16 @@ from shield.database.fence import JobFence, require_fence
 from shield.errors import DependencyUnavailable, UnknownDocument
 from shield.knowledge.bases import Bases, space_of
 from shield.knowledge.collections import spaces_of
-from shield.knowledge.deletion_rows import hidden, hide, own_graph_keys, proofs_of, remove_documents, remove_what_hangs_on, uploads_of
+from shield.knowledge.deletion_rows import (
+    found_traces,
+    hidden,
+    hide,
+    own_graph_keys,
+    proofs_of,
+    remove_documents,
+    remove_what_hangs_on,
+    uploads_of,
+)
 from shield.knowledge.embedding.cache import CachedEmbedder
 from shield.knowledge.model import KnowledgeBase
 from shield.knowledge.needles import Needles, all_strings
@@ -182,6 +191,12 @@ class Deletion:
                 await require_fence(connection, job.job_id, job.fence)
         await self._bases.remove(kb)
         return proofs
+
+    async def left_traces(self, job_id: UUID) -> bool:
+        """Whether a proof of this job found something, in this run or an earlier one, or one of the jobs that it is a retry of."""
+        with database_errors():
+            async with self._engine.connect() as connection:
+                return await found_traces(connection, job_id)
 
     # -- steps --------------------------------------------------------------------------------------------------------
 

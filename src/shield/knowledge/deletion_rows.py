@@ -137,6 +137,15 @@ async def proofs_of(engine: AsyncEngine, job_id: UUID, document: UUID | None = N
     return [Proof(row.document_id, row.sentences_checked, row.sentences_shared, row.hits, row.stores, row.seconds) for row in rows]
 
 
+async def found_traces(connection: AsyncConnection, job_id: UUID) -> bool:
+    """Whether a proof of a job, or of those that it is a retry of, found something."""
+    jobs, proofs = t.jobs, t.deletion_proofs
+    chain = select(jobs.c.id, jobs.c.retry_of).where(jobs.c.id == job_id).cte(recursive=True)
+    chain = chain.union(select(jobs.c.id, jobs.c.retry_of).join(chain, jobs.c.id == chain.c.retry_of))
+    found = exists().where(proofs.c.job_id.in_(select(chain.c.id)), proofs.c.hits > 0)
+    return bool((await connection.execute(select(found))).scalar_one())
+
+
 def stored_form(proof: Proof) -> dict[str, Any]:
     """A proof as its row holds it."""
     return {

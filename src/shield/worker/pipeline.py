@@ -232,22 +232,29 @@ class DeleteHandler:
         try:
             base = await self._tools.bases.by_id(context.job.knowledge_base_id, deleting=True)
         except UnknownKnowledgeBase:
-            return Completed()  # an earlier run of this job removed it and was cut off before it could say so
-        if "knowledge_base" in spec:
-            waiting = await self._tools.deletion.begin_base(base, fence_of(context))
+            pass  # an earlier run of this job removed it and was cut off before it could say so
         else:
-            waiting = await self._tools.deletion.begin(base, UUID(spec["document_id"]), fence_of(context))
-        if waiting:
-            return Parked()
-        if "knowledge_base" in spec:
-            proofs = await self._tools.deletion.finish_base(base, fence_of(context))
-        else:
-            proofs = [await self._tools.deletion.finish(base, UUID(spec["document_id"]), fence_of(context))]
-        if any(proof.hits for proof in proofs):
-            return Failed(TracesLeft())  # a job that says `completed` has left nothing
+            if await self._delete(base, context):
+                return Parked()
+        if await self._tools.deletion.left_traces(context.job.id):
+            return Failed(TracesLeft())  # a job that says `completed` has left nothing, in whichever run
         name = spec.get("source") or spec["knowledge_base"]
         await record(self._tools, context, Tally(), DocumentOutcome(number=1, source=name, status=OutcomeStatus.DELETED))
         return Completed()
+
+    async def _delete(self, base: KnowledgeBase, context: JobContext) -> bool:
+        """Delete; True if the graph has to let go first, and then this is to be done again."""
+        deletion, spec, fence = self._tools.deletion, context.job.spec, fence_of(context)
+        if "knowledge_base" in spec:
+            if waits := await deletion.begin_base(base, fence):
+                return waits
+            await deletion.finish_base(base, fence)
+            return False
+        document = UUID(spec["document_id"])
+        if waits := await deletion.begin(base, document, fence):
+            return waits
+        await deletion.finish(base, document, fence)
+        return False
 
 
 async def record(tools: Tools, context: JobContext, tally: Tally, outcome: DocumentOutcome) -> None:

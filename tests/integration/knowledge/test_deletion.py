@@ -6,18 +6,29 @@ import gzip
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
 from shield.database.fence import JobFence
-from shield.errors import DependencyUnavailable, DocumentDeleting, KnowledgeBaseProtected, LeaseLost, UnknownDocument, UnknownKnowledgeBase
+from shield.errors import (
+    DependencyUnavailable,
+    DocumentDeleting,
+    KnowledgeBaseProtected,
+    LeaseLost,
+    TracesLeft,
+    UnknownDocument,
+    UnknownKnowledgeBase,
+)
 from shield.knowledge.deletion import Deletion
-from shield.knowledge.model import Stored
+from shield.knowledge.model import KnowledgeBase, Stored
 from shield.knowledge.proof import Proof
 from shield.knowledge.proofs import proof_of_job
 from shield.settings import LibrarySettings
+from shield.worker.context import Completed, Ending, Failed
+from shield.worker.pipeline import DeleteHandler
 from tests.integration.knowledge.conftest import Around, Crash, Desk, a_source, a_text
 
 SECRET = "The vault behind the painting opens with the numbers seventeen, four and ninety-two."
@@ -31,6 +42,18 @@ async def delete(desk: Desk, document: UUID, job: JobFence | None = None) -> Pro
     while await desk.deletion.begin(desk.kb, document, job):
         await desk.sql("UPDATE graph_tasks SET status = 'done', finished_at = now() WHERE status = 'pending'")
     return await desk.deletion.finish(desk.kb, document, job)
+
+
+async def a_run(desk: Desk, kb: KnowledgeBase, job: JobFence) -> Ending:
+    """One run of a job that deletes a whole base."""
+
+    async def said(*_: Any, **__: Any) -> None:
+        """Nobody listens."""
+
+    row = SimpleNamespace(id=job.job_id, knowledge_base_id=kb.id, spec={"knowledge_base": kb.name})
+    context: Any = SimpleNamespace(job=row, claim=SimpleNamespace(job=row, fence=job.fence), progress=said, outcome=said)
+    tools: Any = SimpleNamespace(bases=desk.bases, deletion=desk.deletion, counted=lambda _: None)
+    return await DeleteHandler(tools).run(context)
 
 
 @pytest.fixture
@@ -313,6 +336,29 @@ class TestBases:
             assert await desk.count(table) == left
         assert not [path for path in Path(desk.data_dir, "vectors").rglob("*") if kb.id.hex in path.name]
         assert (await desk.bases.create("doomed", owner="local")).id != kb.id
+
+    @pytest.mark.parametrize("retried", [False, True])
+    async def test_a_run_after_one_that_left_traces_and_was_cut_off_does_not_say_completed(self, desk: Desk, *, retried: bool) -> None:
+        kb = await desk.bases.create("doomed", owner="local", graph=False)
+        await desk.library.put(kb, a_source("u"), a_text(SECRET))
+        await desk.sql("CREATE TABLE left_over (body text)")
+        await desk.sql("INSERT INTO left_over VALUES (:value)", value=SECRET)
+        job = await desk.job("delete")
+        assert not await desk.deletion.begin_base(kb, job)
+        assert (await desk.deletion.finish_base(kb, job))[0].hits > 0  # ... and here the worker dies
+        if retried:
+            first, job = job, await desk.job("delete")
+            await desk.sql("UPDATE jobs SET retry_of = :first WHERE id = :id", first=first.job_id, id=job.job_id)
+        ending = await a_run(desk, kb, job)
+        assert isinstance(ending, Failed)
+        assert isinstance(ending.error, TracesLeft)
+
+    async def test_a_run_after_one_that_left_nothing_says_completed(self, desk: Desk) -> None:
+        kb = await desk.bases.create("doomed", owner="local", graph=False)
+        await desk.library.put(kb, a_source("u"), a_text(SECRET))
+        job = await desk.job("delete")
+        assert isinstance(await a_run(desk, kb, job), Completed)
+        assert isinstance(await a_run(desk, kb, job), Completed)
 
     async def test_default_stays(self, desk: Desk) -> None:
         with pytest.raises(KnowledgeBaseProtected):
