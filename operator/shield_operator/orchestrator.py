@@ -20,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 BATCH = 1000
 """Most uids in one call."""
+NAMESPACES = 100
+"""Most namespaces in one call."""
 
 
 class OrchestratorError(Exception):
@@ -93,6 +95,7 @@ class _Rows(_Answer):
 class _Active(_Answer):
     uids: list[str]
     next: str | None = None
+    namespaces: list[str] | None = None
 
 
 class Orchestrator:
@@ -132,13 +135,18 @@ class Orchestrator:
         for start in range(0, len(uids), BATCH):
             await self.call("POST", "/ingest-jobs/cancel", {"uids": list(uids[start : start + BATCH])})
 
-    async def active(self) -> AsyncIterator[list[str]]:
-        """The uids of all rows of IngestJobs that have not ended, page by page."""
-        after: str | None = ""
-        while after is not None:
-            page = _parsed(_Active, await self.call("GET", f"/ingest-jobs/active?after={quote(after, safe='')}&limit={BATCH}"))
-            yield page.uids
-            after = page.next
+    async def active(self, namespaces: Sequence[str] = ()) -> AsyncIterator[list[str]]:
+        """The uids of all rows of IngestJobs that have not ended, page by page; of these namespaces, or of all."""
+        for start in range(0, len(namespaces) or 1, NAMESPACES):
+            asked = list(namespaces[start : start + NAMESPACES])
+            only = "".join(f"&namespaces={quote(namespace, safe='')}" for namespace in asked)
+            after: str | None = ""
+            while after is not None:
+                page = _parsed(_Active, await self.call("GET", f"/ingest-jobs/active?after={quote(after, safe='')}&limit={BATCH}{only}"))
+                if page.namespaces != (asked or None):
+                    raise OrchestratorUnavailable("it told the rows of all namespaces, not of those that it was asked for; it is too old")
+                yield page.uids
+                after = page.next
 
     async def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """One call; the answer's JSON, None if it has no content.

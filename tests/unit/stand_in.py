@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -286,8 +286,10 @@ class StandIn:
         await self._note("cancel_ingest_jobs", who=who, request=request)
         return IngestJobsCancelled(cancelled=len(request.uids))
 
-    async def active_ingest_jobs(self, who: Principal, *, after: str | None = None, limit: int = 1000) -> ActiveIngestJobs:
-        await self._note("active_ingest_jobs", who=who, after=after, limit=limit)
+    async def active_ingest_jobs(
+        self, who: Principal, *, after: str | None = None, limit: int = 1000, namespaces: Sequence[str] | None = None
+    ) -> ActiveIngestJobs:
+        await self._note("active_ingest_jobs", who=who, after=after, limit=limit, namespaces=namespaces)
         return ActiveIngestJobs(uids=[str(JOB)], next=str(JOB))
 
     async def ensure_namespace_base(self, who: Principal, namespace: str, name: str, request: NamespaceBase) -> NamespaceBaseView:

@@ -289,13 +289,19 @@ class IngestJobs:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.canceller.run())
                 tasks.create_task(self._follow())
-                if not self._settings.namespaces:  # with some it could not tell what is gone from what it may not see
-                    tasks.create_task(self._sweep(self._orchestrator))
+                tasks.create_task(self._sweep(self._orchestrator))
         finally:
             await self.rows.close()
 
     async def _sweep(self, orchestrator: Orchestrator) -> None:
-        await sweep_for_ever(self._cluster, orchestrator, self.canceller, known=self._jobs.uids, interval=self._settings.sweep_interval)
+        await sweep_for_ever(
+            self._cluster,
+            orchestrator,
+            self.canceller,
+            known=self._jobs.uids,
+            interval=self._settings.sweep_interval,
+            namespaces=self._settings.namespaces,
+        )
 
     async def _follow(self) -> None:
         while True:

@@ -2,14 +2,14 @@
 
 A cancellation that does not reach the orchestrator is tried again until it does. The sweep asks the orchestrator first which rows of IngestJobs
 have not ended, and lists IngestJobs *afterwards*, from the API server and not from a cache: a row is cancelled only if the list, which is newer than
-the row, does not have its IngestJob, or has it as ended. It sweeps only if it serves all namespaces; with some of them it cannot tell a
-deleted IngestJob from one that it may not see.
+the row, does not have its IngestJob, or has it as ended. An operator that serves some namespaces asks for the rows of those alone, as it cannot
+tell a deleted IngestJob of another one from one that it may not see.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 import structlog
@@ -65,24 +65,27 @@ class Canceller:
                 log.warning("cancel.failed", rows=len(batch), error=str(error))
                 self._news.set()
                 return False
-            for uid in batch:
-                del self._wanted[uid]
+            for uid in batch:  # the sweep sends too, perhaps at the same time
+                self._wanted.pop(uid, None)
         return True
 
 
-async def sweep(cluster: Cluster, orchestrator: Orchestrator, canceller: Canceller, known: Collection[str] = ()) -> int:
-    """Cancel rows whose IngestJob is gone or has ended; tells how many. Those `known` to be there are not looked at.
+async def sweep(
+    cluster: Cluster, orchestrator: Orchestrator, canceller: Canceller, known: Collection[str] = (), *, namespaces: Sequence[str] = ()
+) -> int:
+    """Cancel rows whose IngestJob is gone or has ended; tells how many. Those `known` to be there are not looked at; without namespaces, all are.
 
     Raises:
         OrchestratorError: it did not answer; nothing was cancelled.
         ClusterError: the API server did not answer; nothing was cancelled.
     """
-    suspects = {uid async for page in orchestrator.active() for uid in page}.difference(known)
+    suspects = {uid async for page in orchestrator.active(namespaces) for uid in page}.difference(known)
     if not suspects:
         return 0
     alive: set[str] = set()
-    async for listed in cluster.list(INGESTJOBS):
-        alive.update(obj["metadata"]["uid"] for obj in listed.items if not _ended(obj))
+    for namespace in namespaces or ("",):
+        async for listed in cluster.list(INGESTJOBS, namespace):
+            alive.update(obj["metadata"]["uid"] for obj in listed.items if not _ended(obj))
     orphans = suspects - alive
     for uid in orphans:
         canceller.add(uid, "sweep")
@@ -93,13 +96,19 @@ async def sweep(cluster: Cluster, orchestrator: Orchestrator, canceller: Cancell
 
 
 async def sweep_for_ever(
-    cluster: Cluster, orchestrator: Orchestrator, canceller: Canceller, *, known: Callable[[], Collection[str]], interval: float
+    cluster: Cluster,
+    orchestrator: Orchestrator,
+    canceller: Canceller,
+    *,
+    known: Callable[[], Collection[str]],
+    interval: float,
+    namespaces: Sequence[str] = (),
 ) -> None:
     """Sweep everything until it worked once, and then every `interval` seconds what is not known, until cancelled."""
     swept = False
     while True:
         with suppress(OrchestratorError, ClusterError):  # nothing was done, and the next one comes
-            await sweep(cluster, orchestrator, canceller, known() if swept else ())
+            await sweep(cluster, orchestrator, canceller, known() if swept else (), namespaces=namespaces)
             swept = True
         await asyncio.sleep(interval)
 

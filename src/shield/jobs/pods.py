@@ -29,7 +29,7 @@ _ROWS = text(f"""
       FROM jobs WHERE runner = ANY(CAST(:runners AS text[])) AND {_PODS} ORDER BY runner, seq DESC""")  # noqa: S608 - our own names
 _ACTIVE = text(f"""
     SELECT DISTINCT runner FROM jobs WHERE {_LIVE} AND {_PODS} AND starts_with(runner, '{_PREFIX}') AND runner > :after
-     ORDER BY runner LIMIT :limit""")  # noqa: S608
+       AND (CAST(:principals AS text[]) IS NULL OR principal = ANY(CAST(:principals AS text[]))) ORDER BY runner LIMIT :limit""")  # noqa: S608
 _OF = text(f"SELECT {COLUMNS} FROM jobs WHERE runner = :runner AND {_PODS} AND principal = :principal ORDER BY seq DESC LIMIT 1")  # noqa: S608
 # Rows are locked in one order, so two batches never wait for each other in a circle. One that a pod holds is asked to stop.
 _CANCEL = text(f"""
@@ -80,9 +80,10 @@ async def of(connection: AsyncConnection, principal: str, uid: str) -> Job | Non
     return None if row is None else job_of(row)
 
 
-async def active(connection: AsyncConnection, after: str, limit: int) -> list[str]:
-    """The uids of rows that have not ended, in order, those after `after`."""
-    found = await connection.execute(_ACTIVE, {"after": runner_of(after), "limit": limit})
+async def active(connection: AsyncConnection, after: str, limit: int, principals: Sequence[str] | None) -> list[str]:
+    """The uids of rows that have not ended, in order, those after `after`; of these principals, or of all."""
+    values = {"after": runner_of(after), "limit": limit, "principals": None if principals is None else list(principals)}
+    found = await connection.execute(_ACTIVE, values)
     return [runner.removeprefix(_PREFIX) for runner in found.scalars()]
 
 

@@ -171,10 +171,10 @@ class JobRepository:
         async with self._transaction() as connection:
             return await pods.of(connection, principal, uid)
 
-    async def active_pods(self, after: str = "", limit: int = 1000) -> Sequence[str]:
-        """The uids of IngestJobs whose rows have not ended, in order, those after `after`."""
+    async def active_pods(self, after: str = "", limit: int = 1000, principals: Sequence[str] | None = None) -> Sequence[str]:
+        """The uids of IngestJobs whose rows have not ended, in order, those after `after`; of these principals, or of all."""
         async with self._transaction() as connection:
-            return await pods.active(connection, after, limit)
+            return await pods.active(connection, after, limit, principals)
 
     async def cancel_pods(self, uids: Sequence[str]) -> int:
         """Cancel the rows of these IngestJobs that have not ended; how many those were."""

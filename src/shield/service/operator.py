@@ -6,6 +6,7 @@ reaches rows of pods only: a job of the fleet has no uid, and no batch meets one
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from shield.auth import Principal, Scope
@@ -47,11 +48,15 @@ class OperatorCases(CollectionCases):
         who.require(Scope.ADMIN)
         return IngestJobsCancelled(cancelled=await self.parts.jobs.cancel_pods(request.uids))
 
-    async def active_ingest_jobs(self, who: Principal, *, after: str | None = None, limit: int = 1000) -> ActiveIngestJobs:
+    async def active_ingest_jobs(
+        self, who: Principal, *, after: str | None = None, limit: int = 1000, namespaces: Sequence[str] | None = None
+    ) -> ActiveIngestJobs:
         """Those that have not ended, a page at a time."""
         who.require(Scope.ADMIN)
-        uids = list(await self.parts.jobs.active_pods(after or "", limit))
-        return ActiveIngestJobs(uids=uids, next=uids[-1] if len(uids) == limit else None)
+        principals = None if namespaces is None else [namespace_principal(namespace) for namespace in namespaces]
+        uids = list(await self.parts.jobs.active_pods(after or "", limit, principals))
+        told = None if namespaces is None else list(namespaces)
+        return ActiveIngestJobs(uids=uids, next=uids[-1] if len(uids) == limit else None, namespaces=told)
 
     async def ensure_namespace_base(self, who: Principal, namespace: str, name: str, request: NamespaceBase) -> NamespaceBaseView:
         """The base of that name, made if it is missing, if it is this namespace's."""

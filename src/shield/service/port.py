@@ -5,7 +5,7 @@ Every method acts for a principal, sees only what is that principal's, and raise
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -152,8 +152,10 @@ class Shield(Protocol):
     async def cancel_ingest_jobs(self, who: Principal, request: IngestJobUids) -> IngestJobsCancelled:
         """Cancel the rows of these IngestJobs that have not ended; doing it again changes nothing."""
 
-    async def active_ingest_jobs(self, who: Principal, *, after: str | None = None, limit: int = 1000) -> ActiveIngestJobs:
-        """IngestJobs whose rows have not ended, in order, those after `after`."""
+    async def active_ingest_jobs(
+        self, who: Principal, *, after: str | None = None, limit: int = 1000, namespaces: Sequence[str] | None = None
+    ) -> ActiveIngestJobs:
+        """IngestJobs whose rows have not ended, in order, those after `after`; of these namespaces, or of all."""
 
     async def ensure_namespace_base(self, who: Principal, namespace: str, name: str, request: NamespaceBase) -> NamespaceBaseView:
         """The knowledge base of a namespace, made if it is missing."""

@@ -9,7 +9,7 @@ The principal is not sent by name: a server believes credentials. `credentials` 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self
@@ -251,9 +251,12 @@ class RemoteShield:
         """Cancel rows of IngestJobs."""
         return await self._http.post(who, "ingest-jobs/cancel", request, IngestJobsCancelled)
 
-    async def active_ingest_jobs(self, who: Principal, *, after: str | None = None, limit: int = 1000) -> ActiveIngestJobs:
+    async def active_ingest_jobs(
+        self, who: Principal, *, after: str | None = None, limit: int = 1000, namespaces: Sequence[str] | None = None
+    ) -> ActiveIngestJobs:
         """IngestJobs that have not ended."""
-        return await self._http.get(who, "ingest-jobs/active", ActiveIngestJobs, {"after": after, "limit": limit})
+        query = {"after": after, "limit": limit, "namespaces": namespaces}
+        return await self._http.get(who, "ingest-jobs/active", ActiveIngestJobs, query)
 
     async def ensure_namespace_base(self, who: Principal, namespace: str, name: str, request: NamespaceBase) -> NamespaceBaseView:
         """The base of a namespace."""

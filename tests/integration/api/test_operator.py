@@ -121,6 +121,10 @@ class TestIngestJobs:
         assert (row.uid, row.job_id, row.status, row.attempts) == ("u-1", job.job_id, "pending", 0)
         assert (await shield.active_ingest_jobs(LOCAL)).uids == ["u-1"]
         assert (await shield.active_ingest_jobs(LOCAL, limit=1)).next == "u-1"
+        ours = await shield.active_ingest_jobs(LOCAL, namespaces=["team-a", "team-b"])
+        assert (ours.uids, ours.namespaces) == (["u-1"], ["team-a", "team-b"])
+        theirs = await shield.active_ingest_jobs(LOCAL, namespaces=["team-b"])
+        assert (theirs.uids, theirs.namespaces) == ([], ["team-b"])
         assert (await shield.cancel_ingest_jobs(LOCAL, IngestJobUids(uids=["u-1"]))).cancelled == 1
         assert (await shield.active_ingest_jobs(LOCAL)).uids == []
         assert (await shield.job(TEAM, job.job_id)).status == "cancelled"

@@ -84,7 +84,7 @@ CALLS: dict[str, Callable[[Shield], Awaitable[Any]]] = {
     "discard_collections": lambda port: port.discard_collections(LOCAL, "kb"),
     "ingest_job_progress": lambda port: port.ingest_job_progress(LOCAL, IngestJobUids(uids=["a-1", "b-2"])),
     "cancel_ingest_jobs": lambda port: port.cancel_ingest_jobs(LOCAL, IngestJobUids(uids=["a-1"])),
-    "active_ingest_jobs": lambda port: port.active_ingest_jobs(LOCAL, after="a-1", limit=3),
+    "active_ingest_jobs": lambda port: port.active_ingest_jobs(LOCAL, after="a-1", limit=3, namespaces=["team-a", "team-b"]),
     "ensure_namespace_base": lambda port: port.ensure_namespace_base(
         LOCAL, "team-a", "team-a--docs", NamespaceBase(description="ü", graph=False)
     ),

@@ -81,6 +81,14 @@ class TestActive:
         assert list(await jobs.active_pods(limit=2)) == [uids[0], uids[2]]
         assert list(await jobs.active_pods(uids[2], limit=10)) == uids[3:]
 
+    async def test_of_some_principals_only_theirs_come(self, jobs: JobRepository) -> None:
+        await accepted(jobs, "u-1")
+        await jobs.accept(a_request(principal="k8s:team-b", runner=runner_of("u-2")))
+        await jobs.accept(a_request(principal="k8s:team-c", runner=runner_of("u-3")))
+        assert list(await jobs.active_pods(principals=["k8s:team-b", "k8s:team-c"])) == ["u-2", "u-3"]
+        assert list(await jobs.active_pods(principals=["k8s:team-b", "k8s:nobody"])) == ["u-2"]
+        assert list(await jobs.active_pods(principals=[])) == []
+
 
 class TestCancel:
     async def test_what_no_pod_holds_is_cancelled_at_once(self, jobs: JobRepository, rows: Rows) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from shield_operator.orchestrator import BATCH, Orchestrator, OrchestratorRefused, OrchestratorUnavailable
+from shield_operator.orchestrator import BATCH, NAMESPACES, Orchestrator, OrchestratorRefused, OrchestratorUnavailable
 from tests.unit.operator.serving import served
 
 
@@ -55,6 +55,21 @@ async def test_all_pages_of_active_rows_are_read() -> None:
         "/ingest-jobs/active?after=&limit=1000",
         "/ingest-jobs/active?after=b&limit=1000",
     ]
+
+
+async def test_of_some_namespaces_only_their_rows_are_asked_for() -> None:
+    names = [f"team-{number}" for number in range(NAMESPACES + 1)]
+    server = Server({"uids": ["a"], "namespaces": names[:-1]}, {"uids": [], "namespaces": names[-1:]})
+    async with served(server) as url, Orchestrator(url) as orchestrator:
+        assert [page async for page in orchestrator.active(names)] == [["a"], []]
+    assert server.requests[0][1].endswith(f"&limit=1000&{'&'.join(f'namespaces={name}' for name in names[:-1])}")
+    assert server.requests[1][1] == f"/ingest-jobs/active?after=&limit=1000&namespaces={names[-1]}"
+
+
+async def test_an_orchestrator_that_tells_the_rows_of_all_namespaces_is_not_believed() -> None:
+    async with served(Server({"uids": ["somebody-elses"]})) as url, Orchestrator(url) as orchestrator:
+        with pytest.raises(OrchestratorUnavailable, match="too old"):
+            [page async for page in orchestrator.active(["team-a"])]
 
 
 async def test_rows_are_cancelled_and_nothing_is_sent_for_none() -> None:

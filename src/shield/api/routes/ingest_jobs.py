@@ -18,7 +18,7 @@ from shield.service.models import (
     NamespaceBase,
     NamespaceBaseView,
 )
-from shield.service.models.operator import MOST, Namespace, Uid
+from shield.service.models.operator import MOST, MOST_NAMESPACES, Namespace, Uid
 
 router = APIRouter(tags=["operator"])
 
@@ -46,9 +46,12 @@ async def active_ingest_jobs(
     *,
     after: Annotated[Uid | Literal[""] | None, Query(description="`next` of the page before; nothing for the first.")] = None,
     limit: Annotated[int, Query(ge=1, le=MOST, description="Most uids of a page.")] = MOST,
+    namespaces: Annotated[
+        list[Namespace] | None, Query(max_length=MOST_NAMESPACES, description="Only those of these namespaces. Default: of all.")
+    ] = None,
 ) -> ActiveIngestJobs:
     """The IngestJobs whose rows have not ended, in order."""
-    return await shield.active_ingest_jobs(who, after=after, limit=limit)
+    return await shield.active_ingest_jobs(who, after=after, limit=limit, namespaces=namespaces)
 
 
 @router.put(

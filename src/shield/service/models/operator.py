@@ -14,6 +14,8 @@ from shield.service.models.jobs import ProgressView
 
 MOST = 1000
 """Most IngestJobs of one request."""
+MOST_NAMESPACES = 100
+"""Most namespaces of one request."""
 Uid = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,64}$")]
 Namespace = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 
@@ -65,6 +67,8 @@ class ActiveIngestJobs(Model):
     uids: list[str]
     next: str | None = None
     """Pass as `after` to read on; None at the end."""
+    namespaces: list[str] | None = None
+    """The namespaces that were asked for; None: all. A caller that asked for some and does not read them here was given others', too."""
 
 
 class NamespaceBase(Input):

@@ -24,6 +24,9 @@ class Orchestrator:
         self.calls: list[list[str]] = []
         self.live: list[list[str]] = []
         self.cancelled: list[str] = []
+        self.asked: list[str] = []
+        self.answers = asyncio.Event()
+        self.answers.set()
         self.then: Any = None
 
     async def progress(self, uids: Sequence[str]) -> dict[str, Row]:
@@ -35,9 +38,11 @@ class Orchestrator:
     async def cancel(self, uids: Sequence[str]) -> None:
         if self.away:
             raise OrchestratorUnavailable("away")
+        await self.answers.wait()
         self.cancelled += uids
 
-    async def active(self) -> AsyncIterator[list[str]]:
+    async def active(self, namespaces: Sequence[str] = ()) -> AsyncIterator[list[str]]:
+        self.asked = list(namespaces)
         if self.away:
             raise OrchestratorUnavailable("away")
         for page in self.live:
@@ -133,6 +138,16 @@ class TestCanceller:
         await asyncio.gather(running, return_exceptions=True)
         assert (there.cancelled, canceller.running) == (["a"], False)
 
+    async def test_two_may_send_at_the_same_time(self, there: Orchestrator) -> None:
+        canceller = canceller_of(there)
+        canceller.add("a", "sweep")
+        there.answers.clear()
+        both = asyncio.gather(canceller.send(), canceller.send())
+        await asyncio.sleep(0)
+        there.answers.set()
+        assert await both == [True, True]
+        assert (len(canceller), there.cancelled) == (0, ["a", "a"])
+
     async def test_without_an_orchestrator_nothing_is_kept(self) -> None:
         canceller = canceller_of(None)
         canceller.add("a", "deleted")
@@ -157,6 +172,12 @@ class TestSweep:
         there.live = [["uid-1"]]
         there.then = lambda: self.put(cluster, "just-made")
         assert await sweep(cluster, there, canceller_of(there)) == 0  # type: ignore[arg-type]
+
+    async def test_of_some_namespaces_rows_and_ingestjobs_are_those_of_these(self, cluster: ApiServer, there: Orchestrator) -> None:
+        alive = self.put(cluster, "alive")
+        there.live = [[alive, "gone"]]
+        assert await sweep(cluster, there, canceller_of(there), namespaces=["team", "other"]) == 1  # type: ignore[arg-type]
+        assert (there.asked, there.cancelled) == (["team", "other"], ["gone"])
 
     async def test_no_list_is_made_if_all_rows_are_known(self, cluster: ApiServer, there: Orchestrator) -> None:
         there.live = [["a"]]
