@@ -32,9 +32,11 @@ test-kubernetes: sync ## the tests on a real API server and cluster (builds Kube
 	@$(RUN) python -m kind build
 	@$(RUN) pytest -n0 -m kubernetes tests/kubernetes tests/e2e $(ARGS)
 
-e2e: sync cluster-up ## the product on a local cluster as its users meet it: images, services, operator, IngestJobs, tools over MCP
-	@$(RUN) python -m images operator server services
-	@$(RUN) pytest -n0 -p no:randomly -m kubernetes tests/kubernetes/e2e $(ARGS)
+e2e: sync ## the product on a local cluster as its users meet it: images, services, operator, IngestJobs, attacks, tools over MCP
+	@$(RUN) python -m tests.kubernetes.e2e $(ARGS)
+
+e2e-full: sync ## the same with nodes, services and operators that fail; writes docs/reports/e2e.md
+	@$(RUN) python -m tests.kubernetes.e2e --full $(ARGS)
 
 cluster-up: sync ## start a Kubernetes of one node here, without Docker (root, Linux; CLUSTER=kind: in Docker); builds it once, in minutes
 	@$(RUN) python -m kind up --provider $(CLUSTER) $(ARGS)
@@ -120,4 +122,4 @@ format: sync ## format the code
 	@$(RUN) ruff format .
 	@$(RUN) ruff check --fix .
 
-.PHONY: help sync check chromium test test-whole test-kubernetes e2e cluster-up cluster-down cluster-status proof-clean up dev generate proof-fresh proof-delete proof-errors proof-isolation proof-boundaries proof-boundaries-sabotage chaos chaos-sabotage load bench-operator bench-breaker bench-graph bench-memory test-litellm coverage build format
+.PHONY: help sync check chromium test test-whole test-kubernetes e2e e2e-full cluster-up cluster-down cluster-status proof-clean up dev generate proof-fresh proof-delete proof-errors proof-isolation proof-boundaries proof-boundaries-sabotage chaos chaos-sabotage load bench-operator bench-breaker bench-graph bench-memory test-litellm coverage build format

@@ -104,7 +104,8 @@ class Draft:
 
     def job(self, child: Child) -> None:
         """This Job runs it."""
-        self.created(child.name, child.number + child.failed)
+        pods = child.active + child.failed + child.succeeded
+        self.created(child.name, child.number - 1 + max(1, pods))
 
     def created(self, name: str, attempts: int) -> None:
         """A Job of that name runs it."""

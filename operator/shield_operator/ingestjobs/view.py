@@ -67,6 +67,7 @@ class Child:
     started: datetime | None = None
     """When the Job controller last began (or resumed) it."""
     ready: int = 0
+    active: int = 0
     failed: int = 0
     succeeded: int = 0
     finish: Finish | None = None
@@ -160,6 +161,7 @@ def child_of(obj: Obj) -> Child:
         deadline=spec.get("activeDeadlineSeconds"),
         started=_time(status["startTime"]) if status.get("startTime") else None,
         ready=status.get("ready") or 0,
+        active=status.get("active") or 0,
         failed=status.get("failed") or 0,
         succeeded=status.get("succeeded") or 0,
         finish=_finish(status),

@@ -6,22 +6,26 @@ The images must be in the cluster's registry: `make images ARGS="operator server
 from __future__ import annotations
 
 import json
+import shutil
 from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 
 from images.catalogue import OPERATOR, SERVER, TEST_SERVICES, version
 from kind.cluster import Cluster
+from kind.settings import KindSettings
+from kind.status import status
 from kind.waiting import until
 from tests.kubernetes.services.deploy import RESTRICTED, Deployed, Kubectl, deploy
 
 MANIFESTS = Path(__file__).parents[3] / "operator" / "manifests"
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
-SHIELD, SYSTEM, TEAM = "shield", "shield-system", "team-a"
+SHIELD, SYSTEM, TEAM, OTHER_TEAM = "shield", "shield-system", "team-a", "team-b"
 GROUP = "shield.hx-citadel.io"
 
 
@@ -34,6 +38,10 @@ class Installation:
     shield: Deployed
     key: str
     """An administrator's API key."""
+    team_key: str
+    """A key of the team: it sees the IngestJobs of its namespace as its own jobs."""
+    other_key: str
+    """The same of another team."""
 
     @property
     def mcp_url(self) -> str:
@@ -66,6 +74,39 @@ class Installation:
         except Exception as error:
             raise AssertionError(f"{target} is not {condition}:\n{self.told(target, namespace)}") from error
 
+    def volume(self, name: str) -> tuple[Path, str]:
+        """A fresh directory of this machine, and the hostPath under which pods find it."""
+        seen = status(self.cluster, KindSettings().cluster)
+        assert seen.volumes is not None
+        directory = Path(seen.volumes) / name
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
+        return directory, f"{seen.node_volumes}/{name}"
+
+    def allowed(self, user: str, verb: str, resource: str, namespace: str = TEAM) -> bool:
+        """Whether a user may do that there; `resource` is `name[.group][/subresource]`."""
+        whole, _, subresource = resource.partition("/")
+        name, _, group = whole.partition(".")
+        attributes = {"namespace": namespace, "verb": verb, "resource": name, "group": group, "subresource": subresource}
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "LocalSubjectAccessReview",
+            "metadata": {"namespace": namespace},
+            "spec": {"user": user, "resourceAttributes": attributes},
+        }
+        said = self.kubectl("create", "-n", namespace, "-f", "-", "-o", "json", input=json.dumps(review))
+        return bool(json.loads(said)["status"]["allowed"])
+
+    def row(self, name: str) -> dict[str, Any]:
+        """The IngestJob's job as REST shows it to its team."""
+        return self.job(self.get("ingestjob", name)["status"]["jobId"])
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """A job as REST shows it to the team."""
+        headers = {"Authorization": f"Bearer {self.team_key}"}
+        answer = httpx.get(f"{self.api_url}/jobs/{job_id}", headers=headers, trust_env=False, timeout=30)
+        return dict(answer.raise_for_status().json())
+
     def told(self, target: str, namespace: str = TEAM) -> str:
         """What a person would look at."""
         parts = [
@@ -82,7 +123,7 @@ def ingestjob(name: str, source: Mapping[str, Any], **spec: Any) -> dict[str, An
         "apiVersion": f"{GROUP}/v1alpha1",
         "kind": "IngestJob",
         "metadata": {"name": name},
-        "spec": {"knowledgeBase": "handbook", "source": dict(source), **spec},
+        "spec": {"knowledgeBase": "handbook", "source": dict(source), **spec},  # spec may name another base
     }
 
 
@@ -104,10 +145,17 @@ def install(cluster: Cluster) -> Installation:
     _send(kubectl, *(item for item in operator if item["kind"] == "Namespace"))
     _send(kubectl, _secret("shield-operator", SYSTEM, {"api-key": key}))
     _send(kubectl, *operator)
-    _send(kubectl, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": TEAM, "labels": RESTRICTED}})
-    _send(kubectl, _secret("shield-worker", TEAM, worker_secret(kubectl)))
+    for team in (TEAM, OTHER_TEAM):
+        _send(kubectl, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": team, "labels": RESTRICTED}})
+        _send(kubectl, _secret("shield-worker", team, worker_secret(kubectl)))
     kubectl("rollout", "status", "-n", SYSTEM, "deployment/shield-operator", "--timeout=180s", timeout=190)
-    return Installation(cluster, kubectl, shield, key)
+    return Installation(cluster, kubectl, shield, key, team_key(shield, TEAM), team_key(shield, OTHER_TEAM))
+
+
+def team_key(shield: Deployed, team: str) -> str:
+    """A key for people and agents of a namespace: its IngestJobs are their jobs, its knowledge bases are granted."""
+    scopes = [word for scope in ("kb:read", "kb:write", "jobs:read") for word in ("--scope", scope)]
+    return shield.api_key("--name", team, "--principal", f"k8s:{team}", "--kb", f"{team}--handbook", *scopes)
 
 
 def worker_secret(kubectl: Kubectl) -> dict[str, str]:
@@ -116,6 +164,11 @@ def worker_secret(kubectl: Kubectl) -> dict[str, str]:
     config = json.loads(kubectl("get", "-n", SHIELD, "configmap", "shield-config", "-o", "json"))["data"]
     kept = {name: config[name] for name in ("SHIELD_EGRESS_ALLOW", "SHIELD_CRAWL_PER_HOST_DELAY")}
     return {name: b64decode(value).decode() for name, value in secret.items()} | kept
+
+
+def conditions(status: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Status and reason of each condition."""
+    return {item["type"]: (item["status"], item["reason"]) for item in status["conditions"]}
 
 
 def progressed(installation: Installation, name: str) -> bool:

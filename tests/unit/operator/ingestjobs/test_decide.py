@@ -173,6 +173,15 @@ class TestRunning:
         assert (dos(decided)[0], decided.actions[0].number) == (Do.CREATE_JOB, 2)
         assert (written(decided).attempts, events(decided)) == (2, [])
 
+    @pytest.mark.parametrize(
+        ("pods", "attempts"),
+        [({}, 1), ({"active": 1}, 1), ({"failed": 1}, 1), ({"failed": 1, "active": 1}, 2), ({"failed": 2, "succeeded": 1}, 3)],
+    )
+    def test_attempts_are_pods_that_were_started(self, pods: dict[str, int], attempts: int) -> None:
+        started = after(a_view())
+        written_now = after(replace(started, children=(replace(a_child(ready=1), **pods),)))
+        assert written_now.subject.status.attempts == attempts
+
     def test_a_job_that_is_being_deleted_is_waited_for(self) -> None:
         assert dos(plan(replace(after(a_view()), children=(a_child(deleting=True),)))) == []
 
