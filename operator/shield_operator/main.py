@@ -29,7 +29,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "run", help="run one replica until SIGTERM", description="Settings are SHIELD_OPERATOR_...; see docs/OPERATOR.md."
     )
     run.add_argument("--namespace", action="append", default=[], metavar="NAME", help="serve only this namespace; may be repeated")
+    kept = commands.add_parser(
+        "secrets", help="make the Secrets of an installation once, or delete them", description="What the chart's hooks run."
+    )
+    actions = kept.add_subparsers(dest="action", required=True, metavar="ACTION")
+    ensure = actions.add_parser("ensure", help="make what is missing; change nothing that is there")
+    ensure.add_argument("--spec", required=True, metavar="JSON", help="names and origins; see shield_operator/bootstrap.py")
+    delete = actions.add_parser("delete", help="delete Secrets by name")
+    delete.add_argument("names", nargs="+", metavar="NAME")
+    for action in (ensure, delete):
+        action.add_argument("--namespace", required=True, metavar="NAME", help="where they are")
     given = parser.parse_args(arguments)
+    if given.command == "secrets":
+        return asyncio.run(_secrets(given))
     try:
         settings = _settings(given.namespace)
     except ConfigurationError as error:
@@ -47,6 +59,29 @@ def _settings(namespaces: list[str]) -> Settings:
         first = error.errors(include_url=False, include_input=False)[0]
         name = "_".join(str(part) for part in first["loc"]).upper()
         raise ConfigurationError(f"SHIELD_OPERATOR_{name}: {first['msg']}" if name else str(first["msg"])) from error
+
+
+async def _secrets(given: argparse.Namespace) -> int:
+    from shield_operator import bootstrap  # noqa: PLC0415  # heavy, and --help needs none of it
+    from shield_operator.cluster import ClusterError, KubernetesCluster, configuration  # noqa: PLC0415
+
+    logs.configure("auto", "info")
+    try:
+        settings = _settings([])
+        specs = bootstrap.read_spec(given.spec) if given.action == "ensure" else []
+        config = await configuration(settings.kubeconfig, connections=1)
+        cluster = KubernetesCluster(config, timeout=settings.request_timeout, list_timeout=settings.list_timeout, page=settings.page)
+        try:
+            if given.action == "ensure":
+                await bootstrap.ensure(cluster, given.namespace, specs)
+            else:
+                await bootstrap.delete(cluster, given.namespace, given.names)
+        finally:
+            await cluster.close()
+    except (ConfigurationError, ClusterError) as error:
+        log.error("secrets.failed", reason=str(error))  # noqa: TRY400  # the message says it all
+        return USAGE if isinstance(error, ConfigurationError) else FAILED
+    return OK
 
 
 async def _run(settings: Settings) -> int:

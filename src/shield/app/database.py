@@ -7,16 +7,17 @@ a running server, and start the database for their own life if there is none; re
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from shield import __version__
 from shield.app.owner import Ownership
 from shield.database.backup import Backup, Place, Restored, Saved, place_of, restore
 from shield.database.embedded import EmbeddedPostgres, prepare
 from shield.database.engine import create_engine, database_errors
-from shield.database.migrate import HEAD, Upgraded, current_of, min_app_version, parts_of, revisions, upgrade
+from shield.database.migrate import HEAD, Upgraded, current, current_of, min_app_version, parts_of, revisions, upgrade, wait_for_database
 from shield.database.suitable import look
 from shield.errors import DataDirectoryBusy, SchemaBehind
 from shield.settings import Settings
@@ -77,26 +78,57 @@ async def status(settings: Settings) -> Status:
             await engine.dispose()
 
 
-async def upgrade_database(settings: Settings) -> Upgraded:
-    """Run the missing migrations."""
+@dataclass(frozen=True)
+class Prepared:
+    """What `shield db upgrade` did."""
+
+    upgraded: Upgraded
+    backup: str | None
+    """Where the database was saved before; None if there was no need, or nobody asked."""
+
+
+async def upgrade_database(
+    settings: Settings, *, wait: bool = False, backups: str | None = None, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> Prepared:
+    """Run the missing migrations.
+
+    Args:
+        settings: name the database.
+        wait: a database that does not answer is waited for, as long as for the schema.
+        backups: directory, or `s3://bucket/prefix`, where a database that will be changed and is not empty is saved first. Without the
+            backup there is no migration.
+        now: the time in the backup's name.
+    """
     async with _database(settings, make=True) as dsn:
         engine = create_engine(dsn, settings.postgres)
         try:
             with database_errors():
-                return await upgrade(engine, settings=settings.postgres)
+                if wait:
+                    await wait_for_database(engine, settings.postgres.schema_wait)
+                stands = await current(engine)
+                target = None
+                if backups is not None and stands is not None and stands < HEAD:
+                    target = f"{backups.rstrip('/')}/shield-{stands}-{now():%Y%m%dT%H%M%SZ}.backup"
+                    await _save(settings, dsn, target)
+                return Prepared(await upgrade(engine, settings=settings.postgres), target)
         finally:
             await engine.dispose()
 
 
 async def save(settings: Settings, target: str) -> Saved:
     """Back the database up to a path or `s3://bucket/key`."""
+    place_of(target, settings.backup)  # a place that is none is known before the database is started
+    async with _database(settings) as dsn:
+        return await _save(settings, dsn, target)
+
+
+async def _save(settings: Settings, dsn: str, target: str) -> Saved:
     place = place_of(target, settings.backup)
     uploads = settings.data_dir / "uploads" if settings.mode == "embedded" else None
-    async with _database(settings) as dsn:
-        backup = Backup(dsn, app_version=__version__, limits=settings.postgres, stall=settings.backup.timeout, uploads=uploads)
-        async with aclosing(backup.chunks()) as chunks:  # also when the place fails, the connection and its locks go at once
-            await place.write(chunks)
-        return backup.saved
+    backup = Backup(dsn, app_version=__version__, limits=settings.postgres, stall=settings.backup.timeout, uploads=uploads)
+    async with aclosing(backup.chunks()) as chunks:  # also when the place fails, the connection and its locks go at once
+        await place.write(chunks)
+    return backup.saved
 
 
 async def bring_back(settings: Settings, source: str, *, force: bool) -> Restored:

@@ -47,14 +47,24 @@ def status(as_json: Json = False) -> int:
     return Exit.OK if found.ready else Exit.REFUSED
 
 
-def upgrade(as_json: Json = False) -> int:
+def upgrade(
+    wait: Annotated[bool, typer.Option("--wait", help="Wait SHIELD_POSTGRES_SCHEMA_WAIT for a database that does not answer.")] = False,
+    backups: Annotated[
+        str | None, typer.Option("--backup", help="Save a database that will be changed first: a directory, or s3://bucket/prefix.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
     """Bring the database to this version's schema; says from where to where."""
     from shield.app import database
 
-    done = asyncio.run(database.upgrade_database(_settings()))
+    prepared = asyncio.run(database.upgrade_database(_settings(), wait=wait, backups=backups))
+    done = prepared.upgraded
     if as_json:
-        print_json(asdict(done))
-    elif done.before == done.after:
+        print_json({**asdict(done), **({"backup": prepared.backup} if backups is not None else {})})
+        return Exit.OK
+    if prepared.backup:
+        console().print(f"Saved to {prepared.backup}.", markup=False)
+    if done.before == done.after:
         console().print(f"The schema is {done.after} already.")
     else:
         console().print(f"Upgraded from {done.before or 'empty'} to {done.after}.")

@@ -8,6 +8,7 @@ default password anywhere.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
 
 import typer
@@ -17,9 +18,11 @@ from shield.cli.common import Json, console, print_json, with_shield
 from shield.errors import Exit
 
 if TYPE_CHECKING:
+    from shield.service.keys import ApiKeys
     from shield.service.models import KeyCreate, KeyCreated, KeyList, KeyRotate, KeyView
 
 T = TypeVar("T")
+KeyFiles = Annotated[list[Path] | None, typer.Option(help="A file that holds a key (repeatable).")]
 KeyArgument = Annotated[str, typer.Argument(help="The key's id: the eight characters after shk_.")]
 
 
@@ -44,6 +47,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="Manage API keys.")
     group.command("create")(create)
     group.command("list")(list_keys)
+    group.command("ensure")(ensure)
     group.command("rotate")(rotate)
     group.command("revoke")(revoke)
     app.add_typer(group, name="keys")
@@ -76,6 +80,42 @@ def create(
         return await keys.create_key(LOCAL, request)
 
     return _shown_once(with_keys(work), as_json=as_json)
+
+
+def ensure(
+    admin: KeyFiles = None,
+    member: KeyFiles = None,
+    reader: KeyFiles = None,
+    kb: Annotated[list[str] | None, typer.Option("--kb", "-k", help="Knowledge bases of members and readers; default: `default`.")] = None,
+) -> int:
+    """Let keys in that were made elsewhere, one a file, named like it: administrators', members' (read, write, crawl), readers'.
+
+    A key that is known stays as it is, even if it was revoked. Server mode only: the command works on the database itself.
+    """
+    from shield.cli.requests import key_request
+
+    roles = ((admin, ["admin"]), (member, ["kb:read", "kb:write", "crawl", "jobs:read"]), (reader, ["kb:read", "jobs:read"]))
+    wanted = [
+        (_read_key(path), key_request({"name": path.name, "scopes": scopes, **({"knowledge_bases": kb} if kb else {})}, everywhere=False))
+        for paths, scopes in roles
+        for path in paths or ()
+    ]
+
+    async def work(keys: ApiKeys) -> list[bool]:
+        return [await keys.adopt_key(LOCAL, key, request) for key, request in wanted]
+
+    for (_, request), new in zip(wanted, _in_database(work), strict=True):
+        typer.echo(f"{request.name}: {'added' if new else 'known'}")
+    return Exit.OK
+
+
+def _read_key(path: Path) -> str:
+    from shield.errors import ConfigInvalid
+
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(f"The key file {path} cannot be read.") from error
 
 
 def list_keys(as_json: Json = False) -> int:
@@ -130,23 +170,30 @@ def with_keys(work: Callable[[Keys], Awaitable[T]]) -> T:
     from shield.settings import load
 
     settings = load()
-    if settings.mode == "server" and settings.url is None and settings.postgres.dsn is not None:
-        import asyncio
-
-        from shield.database.engine import create_engine
-        from shield.service.keys import ApiKeys
-
-        dsn = settings.postgres.dsn.get_secret_value()
-
-        async def run() -> T:
-            engine = create_engine(dsn, settings.postgres)
-            try:
-                return await work(ApiKeys(engine, settings.auth))
-            finally:
-                await engine.dispose()
-
-        return asyncio.run(run())
+    if settings.mode == "server" and settings.url is None:
+        return _in_database(work)
     return with_shield(work)
+
+
+def _in_database(work: Callable[[ApiKeys], Awaitable[T]]) -> T:
+    import asyncio
+
+    from shield.app.fleet import server_dsn
+    from shield.database.engine import create_engine
+    from shield.service.keys import ApiKeys
+    from shield.settings import load
+
+    settings = load()
+    dsn = server_dsn(settings)
+
+    async def run() -> T:
+        engine = create_engine(dsn, settings.postgres)
+        try:
+            return await work(ApiKeys(engine, settings.auth))
+        finally:
+            await engine.dispose()
+
+    return asyncio.run(run())
 
 
 def _shown_once(key: KeyCreated, *, as_json: bool) -> int:

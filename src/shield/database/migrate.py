@@ -160,6 +160,24 @@ async def wait_for_schema(
         await asyncio.sleep(_POLL)
 
 
+async def wait_for_database(engine: AsyncEngine, limit: timedelta) -> None:
+    """Return when the database answers, whatever its schema.
+
+    Raises:
+        DatabaseUnavailable: it did not for so long.
+    """
+    until = asyncio.get_running_loop().time() + limit.total_seconds()
+    while True:
+        try:
+            with database_errors():
+                await current(engine)
+            return
+        except DatabaseUnavailable:
+            if asyncio.get_running_loop().time() >= until:
+                raise
+        await asyncio.sleep(_POLL)
+
+
 async def current(engine: AsyncEngine) -> str | None:
     """The migration a database stands at, None for one that has never met any."""
     async with engine.connect() as connection:

@@ -11,13 +11,14 @@ from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shield.auth import Principal, Scope
 from shield.auth import keys as form
 from shield.database.engine import database_errors
 from shield.database.tables import api_keys
-from shield.errors import CredentialInvalid, UnknownKey
+from shield.errors import ConfigInvalid, CredentialInvalid, UnknownKey
 from shield.service.audit import record_in
 from shield.service.models import KeyCreate, KeyCreated, KeyList, KeyRotate, KeyView
 from shield.settings import AuthSettings
@@ -74,19 +75,34 @@ class ApiKeys:
         """Make a key; the answer is the only place where its secret ever stands."""
         who.require(Scope.ADMIN)
         new = form.mint()
-        everywhere = request.knowledge_bases is None or Scope.ADMIN in request.scopes
-        values = {
-            "name": request.name,
-            "principal": request.principal or f"key:{new.id}",
-            "scopes": sorted(set(request.scopes)),
-            "knowledge_bases": None if everywhere else sorted(set(request.knowledge_bases or ())),
-            "expires_at": sa.func.now() + timedelta(days=request.expires_in_days) if request.expires_in_days else None,
-        }
         with database_errors():
             async with self._engine.begin() as connection:
-                made = await _insert(connection, who, new, values)
+                made = await _insert(connection, who, new, _rights(new, request))
                 await record_in(connection, who.name, "key.create", new.id, _facts(made))
         return made
+
+    async def adopt_key(self, who: Principal, secret: str, request: KeyCreate) -> bool:
+        """Let a key in that was made elsewhere; tells whether it is new. One that is known stays as it is, even if it was revoked.
+
+        Raises:
+            ConfigInvalid: it has not the form of a key, or another key has its id.
+        """
+        who.require(Scope.ADMIN)
+        key_id = form.key_id(secret)
+        if key_id is None:
+            raise ConfigInvalid(f"This is no API key of Shield: {form.PREFIX}, 8 characters, _ and 43 characters.")
+        new = form.NewKey(key_id, secret)
+        adopted = postgresql.insert(api_keys).values(id=new.id, sha256=new.digest, created_by=who.name, **_rights(new, request))
+        with database_errors():
+            async with self._engine.begin() as connection:
+                row = (await connection.execute(adopted.on_conflict_do_nothing().returning(*_SHOWN))).one_or_none()
+                if row is not None:
+                    await record_in(connection, who.name, "key.create", new.id, _facts(_view(row)))
+                    return True
+                known = (await connection.execute(sa.select(api_keys.c.sha256).where(api_keys.c.id == key_id))).scalar_one()
+        if not form.matches(secret, bytes(known)):
+            raise ConfigInvalid(f"There is another key with the id {key_id}.")
+        return False
 
     async def revoke_key(self, who: Principal, key_id: str) -> KeyView:
         """End a key at once; doing it again changes nothing.
@@ -135,6 +151,18 @@ async def _insert(connection: AsyncConnection, who: Principal, new: form.NewKey,
     made = sa.insert(api_keys).values(id=new.id, sha256=new.digest, created_by=who.name, **values).returning(*_SHOWN)
     row = (await connection.execute(made)).one()
     return KeyCreated(**_view(row).model_dump(), key=new.secret)
+
+
+def _rights(new: form.NewKey, request: KeyCreate) -> dict[str, Any]:
+    """The columns that a request decides."""
+    everywhere = request.knowledge_bases is None or Scope.ADMIN in request.scopes
+    return {
+        "name": request.name,
+        "principal": request.principal or f"key:{new.id}",
+        "scopes": sorted(set(request.scopes)),
+        "knowledge_bases": None if everywhere else sorted(set(request.knowledge_bases or ())),
+        "expires_at": sa.func.now() + timedelta(days=request.expires_in_days) if request.expires_in_days else None,
+    }
 
 
 def _facts(key: KeyView) -> dict[str, str]:
