@@ -40,7 +40,7 @@ METRICS = """\
 # Metrics
 
 Every process serves its metrics at `:9090/metrics` (`SHIELD_METRICS_PORT`), as Prometheus text or OpenMetrics, beside `/livez` and `/readyz`
-([FLEET](FLEET.md)). A process shows the series of its role only: `up` (everything in one process), `api`, `mcp`, `worker`. Histograms add
+([FLEET](FLEET.md)). A process shows the series of its role only: `up` (everything in one process), `api`, `mcp`, `worker`, `probe`. Histograms add
 `_bucket`, `_sum` and `_count`, counters and histograms `_created`; each process also shows the usual `process_*` series of the Python client.
 
 - No label holds an id, an address, a document's words or a principal's name; the second table says what each can be.

@@ -505,6 +505,17 @@ class WorkerSettings(Group):
     """Resident memory from which a worker's idle children are recycled and no job is begun until it has shrunk; 0 = no ceiling."""
 
 
+class ProbeSettings(Group):
+    url: str | None = None
+    """The MCP endpoint that `shield probe` asks, for example http://127.0.0.1:8000/mcp; default: that of SHIELD_URL."""
+    interval: Duration = seconds(30)
+    """Time from the beginning of one synthetic tool call to that of the next."""
+    timeout: Duration = seconds(10)
+    """Longest synthetic tool call, connecting included."""
+    knowledge_base: str = "default"
+    """Where it looks something up; the credential (SHIELD_API_KEY) must be allowed to read it."""
+
+
 class BackupSettings(Group):
     timeout: Duration = seconds(120)
     """Longest single request to the object store, and longest silence of the database while it is read."""
@@ -623,6 +634,7 @@ class Settings(BaseSettings):
     telemetry: TelemetrySettings = TelemetrySettings()
     health: HealthSettings = HealthSettings()
     backup: BackupSettings = BackupSettings()
+    probe: ProbeSettings = ProbeSettings()
 
     @field_validator("allowed_hosts", "allowed_origins", mode="before")
     @classmethod

@@ -461,6 +461,7 @@ class TestWhatIsCounted:
             ("get_job_status", "job.not_found", "caller"): 1,
             ("unknown", "request.tool_not_found", "caller"): 1,
         }
+        assert counted(metrics, "shield_tool_answers_total", "tool_name", "found") == {("qdrant_find", "true"): 1}
         assert counted(metrics, "tool_duration_seconds_count", "tool_name") == {
             ("qdrant_find",): 2,
             ("get_job_status",): 1,

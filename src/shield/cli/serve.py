@@ -1,4 +1,4 @@
-"""The commands that serve: `up` (everything in one process), and `api`, `mcp`, `worker` (the processes of a fleet)."""
+"""The commands that serve: `up` (everything in one process), `api`, `mcp`, `worker` (the processes of a fleet), and `probe` that watches them."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ def register(app: typer.Typer) -> None:
     app.command("api")(api)
     app.command("worker")(worker)
     app.command("run-job")(run_job)
+    app.command("probe")(probe)
 
 
 def up(
@@ -127,6 +128,26 @@ def run_job(
         return asyncio.run(until_stopped())
     finally:
         flush()
+
+
+def probe(
+    once: Annotated[bool, typer.Option("--once", help="Ask once, print what came of it, and exit with 75 unless all is well.")] = False,
+) -> int:
+    """Call a tool over MCP every SHIELD_PROBE_INTERVAL, and show in metrics whether that works (SHIELD_PROBE_URL)."""
+    import asyncio
+
+    from shield.app.probe import Probe, ProbeProcess
+    from shield.settings import load
+    from shield.telemetry.logs import configure
+
+    settings = load()
+    configure(settings.log_format, settings.log_level)
+    if not once:
+        return _run(ProbeProcess, settings)
+    one = Probe(settings)
+    met = asyncio.run(one.ask())
+    typer.echo(f"{one.address}: {' '.join(filter(None, (met.result, met.detail)))} after {met.seconds:.2f} s")
+    return Exit.OK if met.result == "ok" else Exit.TRANSIENT
 
 
 def _leave(_number: int, _frame: object) -> None:

@@ -62,6 +62,8 @@ class Boundary(Middleware):
             result = _failed(failure)
         took = time.perf_counter() - start
         self._metrics.tool_ended(tool, took, failure)
+        if failure is None and isinstance(found := (result.structured_content or {}).get("found"), bool):
+            self._metrics.tool_answered(tool, found)
         self._log(tool, took, failure)
         return result
 

@@ -59,7 +59,7 @@ def create_mcp(
         family.register(box)
     # Without it the SDK lists and serialises all tools at each call, to check headers against one schema: half of a call's cost here.
     mcp._mcp_server.get_tool_input_schema = box.input_schema  # noqa: SLF001  FastMCP has no other way; a test notices if it goes
-    metrics.declare_tools(box.names)
+    metrics.declare_tools(box.names, box.looking_up)
     mcp.add_middleware(Boundary(metrics, frozenset(box.names), limit))
     return mcp
 

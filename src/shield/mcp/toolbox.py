@@ -34,6 +34,8 @@ class Toolbox:
         self.limit = limit
         """Seconds a call may take."""
         self.names: list[str] = []
+        self.looking_up: list[str] = []
+        """Tools whose answers say whether anything was found."""
         self._inputs: dict[str, dict[str, Any]] = {}
 
     def tool(
@@ -49,6 +51,8 @@ class Toolbox:
             self._mcp.add_tool(tool)
             self._inputs[tool.name] = tool.parameters
             self.names.append(fn.__name__)
+            if "found" in (tool.output_schema or {}).get("properties", {}):
+                self.looking_up.append(fn.__name__)
             return fn
 
         return declare

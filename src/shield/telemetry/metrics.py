@@ -19,7 +19,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.registry import Collector
 
 from shield import __version__
-from shield.errors import RetriesExhausted, ShieldError, leaf_errors
+from shield.errors import Fault, InternalError, RetriesExhausted, ShieldError, leaf_errors
 from shield.telemetry import series
 from shield.telemetry.series import Role, Series
 
@@ -27,6 +27,9 @@ OK = "ok"
 UNKNOWN = "unknown"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _OFFERS = frozenset({"browser", "ocr"})
+_JOB_KINDS = ("crawl", "ingest", "delete", "reindex", "rebuild")
+_CALL_AREAS = frozenset({"auth", "dependency", "query", "quota", "request"})
+"""Where the codes of failed tool calls are from; the others are outcomes of jobs and documents."""
 _PLAIN = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -101,6 +104,18 @@ class _QueueCollector(Collector):
         yield from (_family(item, samples) for item, samples in values if self._role in item.where)
 
 
+class _ProbeCollector(Collector):
+    """How the last synthetic call ended, and when; nothing before the first one."""
+
+    def __init__(self) -> None:
+        self.last: tuple[bool, float] | None = None
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        last = self.last
+        yield _family(series.PROBE_SUCCESS, {(): int(last[0])} if last else {})
+        yield _family(series.PROBE_TIME, {(): last[1]} if last else {})
+
+
 class Metrics:
     """What a process counts. Safe to use from any thread; what its role does not show is counted for nobody."""
 
@@ -108,20 +123,24 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._role = role
         self._tools: frozenset[str] = frozenset()
-        self._codes = frozenset(leaf_errors())
+        self._faults = {code: error.fault for code, error in leaf_errors().items()}
         self._states = _StateCollector(breakers)
         self._queue = _QueueCollector(role)
-        self.registry.register(self._states)
-        self.registry.register(self._queue)
+        self._probe = _ProbeCollector()
+        for collector, item in ((self._states, series.BREAKER), (self._queue, series.JOBS), (self._probe, series.PROBE_SUCCESS)):
+            if role in item.where:
+                self.registry.register(collector)
         ProcessCollector(registry=self.registry)
         self._calls = self._counter(series.TOOL_CALLS)
         self._call_seconds = self._histogram(series.TOOL_SECONDS)
         self._tool_errors = self._counter(series.TOOL_ERRORS)
+        self._tool_answers = self._counter(series.TOOL_ANSWERS)
         self._requests = self._counter(series.REQUESTS)
         self._request_seconds = self._histogram(series.REQUEST_SECONDS)
         self._jobs_finished = self._counter(series.JOBS_FINISHED)
         self._jobs_failed = self._counter(series.JOBS_FAILED)
-        self._jobs_failed.labels(RetriesExhausted.code)
+        for kind in _JOB_KINDS:
+            self._jobs_failed.labels(kind, RetriesExhausted.code, str(RetriesExhausted.fault))
         self._job_seconds = self._histogram(series.JOB_SECONDS)
         self._lease_expiries = self._counter(series.LEASE_EXPIRIES)
         self._stage_seconds = self._histogram(series.STAGE_SECONDS)
@@ -139,6 +158,10 @@ class Metrics:
         self._busy_slots = self._gauge(series.BUSY_SLOTS)
         self._memory = self._gauge(series.MEMORY)
         self._above = self._gauge(series.ABOVE_CEILING)
+        self._probes = self._counter(series.PROBES)
+        for result in (OK, "error", "unreachable", "timeout"):
+            self._probes.labels(result)
+        self._probe_seconds = self._histogram(series.PROBE_SECONDS)
         self._loop_lag = self._gauge(series.LOOP_LAG)
         self._gauge(series.BUILD).labels(version).set(1)
 
@@ -156,10 +179,24 @@ class Metrics:
 
     # -- tools --------------------------------------------------------------------------------------------------------
 
-    def declare_tools(self, names: Iterable[str]) -> None:
-        """Make these the known tools, and their series start at 0."""
+    def declare_tools(self, names: Iterable[str], looking_up: Iterable[str] = ()) -> None:
+        """Make these the known tools, and their series start at 0; so do those of failures that are not the caller's.
+
+        Args:
+            names: all of them.
+            looking_up: those whose answers say whether anything was found.
+        """
         known = frozenset(names)
         self._tools |= known
+        ours = [
+            (code, fault) for code, fault in self._faults.items() if fault is not Fault.CALLER and code.partition(".")[0] in _CALL_AREAS
+        ]
+        for name in sorted(known):
+            for code, fault in ours:
+                self._tool_errors.labels(name, code, str(fault))
+        for name in sorted(looking_up):
+            for found in ("true", "false"):
+                self._tool_answers.labels(name, found)
         for name in sorted({*known, UNKNOWN}):
             for status in ("started", "success", "error"):
                 self._calls.labels(name, status)
@@ -177,11 +214,15 @@ class Metrics:
         if error:
             self._tool_errors.labels(name, self._code(error.code), str(error.fault)).inc()
 
+    def tool_answered(self, tool: str, found: bool) -> None:
+        """A tool that looks something up found it, or nothing."""
+        self._tool_answers.labels(self._known(tool), "true" if found else "false").inc()
+
     def _known(self, tool: str) -> str:
         return tool if tool in self._tools else UNKNOWN
 
     def _code(self, code: str | None) -> str:
-        return OK if code is None else code if code in self._codes else UNKNOWN
+        return OK if code is None else code if code in self._faults else UNKNOWN
 
     # -- HTTP ---------------------------------------------------------------------------------------------------------
 
@@ -202,7 +243,7 @@ class Metrics:
         self._jobs_finished.labels(kind, status).inc()
         self._job_seconds.labels(kind, outcome or status).observe(seconds)
         if status == "failed":
-            self._jobs_failed.labels(self._code(code)).inc()
+            self._jobs_failed.labels(kind, self._code(code), str(self._faults.get(code or "", InternalError.fault))).inc()
 
     def lease_expired(self, count: int = 1) -> None:
         """The lease of a running job had run out."""
@@ -261,6 +302,14 @@ class Metrics:
     def hints(self, count: int) -> None:
         """The relay of this process published hints."""
         self._hints.inc(count)
+
+    # -- the synthetic probe ------------------------------------------------------------------------------------------
+
+    def probe_ended(self, result: str, seconds: float, at: float) -> None:
+        """A synthetic tool call ended; `result` is `ok`, `error`, `unreachable` or `timeout`, `at` is the time since 1970."""
+        self._probes.labels(result).inc()
+        self._probe_seconds.observe(seconds)
+        self._probe.last = result == OK, at
 
     # -- the process --------------------------------------------------------------------------------------------------
 

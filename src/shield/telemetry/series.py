@@ -23,14 +23,17 @@ class Role(StrEnum):
     API = "api"
     MCP = "mcp"
     WORKER = "worker"
+    PROBE = "probe"
 
 
 _ALL = tuple(Role)
+_SERVES = (Role.UP, Role.API, Role.MCP, Role.WORKER)
 _TOOLS = (Role.UP, Role.MCP)
 _HTTP = (Role.UP, Role.API, Role.MCP)
 _ANSWERS = (Role.UP, Role.API)
 _WORKS = (Role.UP, Role.WORKER)
 _DATABASE = (Role.UP, Role.API, Role.WORKER)
+_PROBES = (Role.PROBE,)
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ LABELS: Mapping[str, str] = {
     "service": "`orchestrator`, `qdrant`, `embedding`, `shadow`, `llm`, `postgres`, `redis`",
     "code": "a code of docs/errors, `ok` where there was none, else `unknown`",
     "fault": "`caller`, `dependency`, `server`",
+    "found": "`true`, `false`",
     "route": "a route's template (`/jobs/{job_id}`), else `unmatched`",
     "method": "a method of RFC 9110, else `OTHER`",
     "priority": "`high`, `normal`, `low`",
@@ -60,7 +64,7 @@ LABELS: Mapping[str, str] = {
     "offers": "what a worker can do beyond the common: `browser`, `ocr`, `browser+ocr`, `none`; anything else is `other`",
     "operation": "`read`, `add`, `remove`",
     "result": "of a graph step `done`, `superseded`, `unread`, `postponed`, `handed_back`, `failed`; "
-    "of a delivery `delivered`, `retried`, `failed`",
+    "of a delivery `delivered`, `retried`, `failed`; of a probe `ok`, `error` (the tool failed), `unreachable` (no answer of MCP), `timeout`",
     "purpose": "`extract`, `summarize`, `answer`",
     "direction": "`in`, `out`",
     "version": "the version of Shield",
@@ -76,6 +80,13 @@ TOOL_ERRORS = Series(
     "counter",
     "Failed tool calls; fault is caller, dependency or server.",
     ("tool_name", "code", "fault"),
+    _TOOLS,
+)
+TOOL_ANSWERS = Series(
+    "shield_tool_answers_total",
+    "counter",
+    "Answers of the tools that look something up, by whether anything was found.",
+    ("tool_name", "found"),
     _TOOLS,
 )
 REQUESTS = Series("shield_http_requests_total", "counter", "HTTP requests.", ("route", "method", "status"), _HTTP)
@@ -122,8 +133,8 @@ JOB_SECONDS = Series(
 JOBS_FAILED = Series(
     "shield_jobs_failed_total",
     "counter",
-    "Jobs that failed, by the code of their error; those given up (the dead-letter list) have `job.retries_exhausted`.",
-    ("code",),
+    "Jobs that failed, by the code of their error and whose fault it is; those given up (the dead-letter list) have `job.retries_exhausted`.",
+    ("kind", "code", "fault"),
     _DATABASE,
 )
 LEASE_EXPIRIES = Series(
@@ -175,13 +186,14 @@ DEPENDENCY_CALLS = Series(
     "counter",
     "Calls behind a circuit breaker, by how they ended; `dependency.circuit_open` was refused without a call.",
     ("service", "code"),
+    _SERVES,
 )
 DEPENDENCY_SECONDS = Series(
     "shield_dependency_call_duration_seconds",
     "histogram",
     "Duration of calls behind a circuit breaker.",
     ("service",),
-    _ALL,
+    _SERVES,
     (*CALL_BUCKETS, 30, 60, 120),
 )
 BREAKER = Series(
@@ -189,11 +201,25 @@ BREAKER = Series(
     "gauge",
     "0 closed, 1 half-open, 2 open; PostgreSQL and Redis, which have no breaker, show their last probe: 0 there, 2 away.",
     ("service",),
+    _SERVES,
 )
 MISCONFIGURED = Series(
-    "shield_dependency_misconfigured", "gauge", "1 while a dependency refuses our credential or does not know our model.", ("service",)
+    "shield_dependency_misconfigured",
+    "gauge",
+    "1 while a dependency refuses our credential or does not know our model.",
+    ("service",),
+    _SERVES,
 )
 WEBHOOKS = Series("shield_webhook_deliveries_total", "counter", "Tries of completion webhooks, by how they ended.", ("result",), _ANSWERS)
+
+# -- the synthetic probe --------------------------------------------------------------------------------------------------
+
+PROBE_SUCCESS = Series("shield_probe_success", "gauge", "1 if the last synthetic tool call succeeded, else 0.", (), _PROBES)
+PROBE_TIME = Series("shield_probe_last_timestamp_seconds", "gauge", "When the last synthetic tool call ended.", (), _PROBES)
+PROBES = Series("shield_probes_total", "counter", "Synthetic tool calls, by how they ended.", ("result",), _PROBES)
+PROBE_SECONDS = Series(
+    "shield_probe_duration_seconds", "histogram", "Duration of synthetic tool calls, connecting included.", (), _PROBES, CALL_BUCKETS
+)
 
 # -- the process ----------------------------------------------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ async def test_a_worker_tells_of_the_lease_it_took_over_and_of_the_stages_it_wen
     assert value(metrics, "shield_lease_expiries_total") == 1
     assert [value(metrics, "shield_stage_duration_seconds_count", stage=stage) for stage in ("acquire", "index")] == [1, 1]
     assert value(metrics, "shield_jobs_finished_total", kind="crawl", status="completed") == 1
-    assert value(metrics, "shield_jobs_failed_total", code="job.retries_exhausted") == 0
+    assert value(metrics, "shield_jobs_failed_total", kind="crawl", code="job.retries_exhausted", fault="server") == 0
 
 
 async def test_a_job_that_a_sweep_gives_up_is_counted_as_a_failure_and_a_lapsed_lease(engine: AsyncEngine, valkey: Valkey) -> None:
@@ -65,6 +65,6 @@ async def test_a_job_that_a_sweep_gives_up_is_counted_as_a_failure_and_a_lapsed_
             await asyncio.sleep(0.02)
     stop.set()
     await task
-    assert value(metrics, "shield_jobs_failed_total", code="job.retries_exhausted") == 1
+    assert value(metrics, "shield_jobs_failed_total", kind="crawl", code="job.retries_exhausted", fault="server") == 1
     assert value(metrics, "shield_lease_expiries_total") == 1
     assert value(metrics, "shield_job_duration_seconds_count", kind="crawl", outcome="failed") == 1

@@ -45,6 +45,32 @@ def test_declared_tools_start_at_zero() -> None:
     assert value(metrics, "tool_duration_seconds_count", tool_name="qdrant_find") == 0
 
 
+def test_failures_of_ours_start_at_zero_so_that_the_first_one_is_an_increase() -> None:
+    metrics = Metrics()
+    metrics.declare_tools(["qdrant_find"], ["qdrant_find"])
+    begun = {dict(labels)["code"]: dict(labels)["fault"] for name, labels in samples(metrics) if name == "shield_tool_errors_total"}
+    assert begun["dependency.unavailable"] == "dependency"
+    assert begun["request.internal"] == "server"
+    assert "caller" not in begun.values()
+    assert not {code for code in begun if code.startswith(("page.", "document.", "backup."))}
+    assert len(begun) < 20
+    for found in ("true", "false"):
+        assert value(metrics, "shield_tool_answers_total", tool_name="qdrant_find", found=found) == 0
+    for kind in ("crawl", "ingest"):
+        assert value(metrics, "shield_jobs_failed_total", kind=kind, code="job.retries_exhausted", fault="server") == 0
+
+
+def test_an_answer_is_counted_by_whether_something_was_found() -> None:
+    metrics = Metrics()
+    metrics.declare_tools(["qdrant_find"], ["qdrant_find"])
+    for found in (True, False, False):
+        metrics.tool_answered("qdrant_find", found)
+    metrics.tool_answered("made up", found=True)
+    counted = [value(metrics, "shield_tool_answers_total", tool_name="qdrant_find", found=found) for found in ("true", "false")]
+    assert counted == [1, 2]
+    assert value(metrics, "shield_tool_answers_total", tool_name="unknown", found="true") == 1
+
+
 def test_a_call_is_counted_with_its_duration_and_whose_fault_a_failure_is() -> None:
     metrics = Metrics()
     metrics.declare_tools(["qdrant_find"])
@@ -86,7 +112,9 @@ def test_jobs_and_what_becomes_of_them_have_their_numbers() -> None:
     assert value(metrics, "shield_jobs_finished_total", kind="crawl", status="completed") == 1
     assert value(metrics, "shield_job_duration_seconds_count", kind="crawl", outcome="partial") == 1
     assert value(metrics, "shield_job_duration_seconds_count", kind="crawl", outcome="failed") == 1
-    assert value(metrics, "shield_jobs_failed_total", code="job.retries_exhausted") == 1
+    metrics.job_finished("ingest", "failed", 4.0, code="of another release")
+    assert value(metrics, "shield_jobs_failed_total", kind="crawl", code="job.retries_exhausted", fault="server") == 1
+    assert value(metrics, "shield_jobs_failed_total", kind="ingest", code="unknown", fault="server") == 1
     assert value(metrics, "shield_stage_duration_seconds_sum", stage="index") == 3
     assert value(metrics, "shield_lease_expiries_total") == 1
     assert value(metrics, "shield_crawl_pages_total", code="ok") == 1
