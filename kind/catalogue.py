@@ -110,10 +110,18 @@ KWOK = Tool(
         "kustomize/stage/pod/fast/pod-*.yaml",
     ),
 )
+PROMETHEUS = Tool(
+    "prometheus",
+    {name: f"github.com/prometheus/prometheus/cmd/{name}" for name in ("prometheus", "promtool")},
+    module="github.com/prometheus/prometheus",
+    # Of its many ways to find targets one has a dependency that is no longer served, and pods are all we look for.
+    tags="remove_all_sd,enable_kubernetes_sd",
+    ldflags="-X github.com/prometheus/common/version.Version={version}",
+)
 
 NODE = (ETCD, KUBERNETES, CONTAINERD, CNI, COREDNS, REGISTRY, PAUSE, HELM)
-"""What a whole cluster needs; KWOK is built when it is asked for."""
-ALL = (*NODE, KWOK)
+"""What a whole cluster needs; the others are built when they are asked for."""
+ALL = (*NODE, KWOK, PROMETHEUS)
 
 
 def tool_of(program: str) -> Tool:
