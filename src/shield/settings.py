@@ -513,7 +513,9 @@ class ProbeSettings(Group):
     timeout: Duration = seconds(10)
     """Longest synthetic tool call, connecting included."""
     knowledge_base: str = "default"
-    """Where it looks something up; the credential (SHIELD_API_KEY) must be allowed to read it."""
+    """Where it looks something up; the credential must be allowed to read it."""
+    api_key: SecretStr | None = None
+    """Key or token that it shows; default: SHIELD_API_KEY."""
 
 
 class BackupSettings(Group):

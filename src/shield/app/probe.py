@@ -45,7 +45,8 @@ class Met:
 
 def current_token() -> str | None:
     """The credential as it is configured now."""
-    key = load().api.key
+    settings = load()
+    key = settings.probe.api_key or settings.api.key
     return key.get_secret_value() if key else None
 
 

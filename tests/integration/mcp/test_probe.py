@@ -116,11 +116,14 @@ def test_without_an_address_it_says_which_setting_is_missing() -> None:
 
 def test_a_credential_that_is_replaced_in_its_file_is_used_from_then_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     file = tmp_path / "key"
-    monkeypatch.setenv("SHIELD_API_KEY_FILE", str(file))
+    monkeypatch.setenv("SHIELD_API_KEY", "the command line's")
+    monkeypatch.setenv("SHIELD_PROBE_API_KEY_FILE", str(file))
     for key in ("one", "two"):
         file.write_text(key, encoding="utf-8")
         assert current_token() == key
-    monkeypatch.delenv("SHIELD_API_KEY_FILE")
+    monkeypatch.delenv("SHIELD_PROBE_API_KEY_FILE")
+    assert current_token() == "the command line's"
+    monkeypatch.delenv("SHIELD_API_KEY")
     assert current_token() is None
 
 
