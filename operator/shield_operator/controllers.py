@@ -50,11 +50,9 @@ def build(parts: Parts) -> Sequence[Controller]:
     if not settings.worker_image:
         raise ConfigurationError("Set SHIELD_OPERATOR_WORKER_IMAGE to the image that ingests.")
     pods = Pods(settings.worker_image, read_template(settings.pod_template_file), settings.scratch_limit)
-    return [
-        IngestJobs(settings, parts.cluster, parts.caches, parts.orchestrator, parts.metrics, pods=pods),
-        _schedules(parts),
-        _bases(parts),
-    ]
+    bases = _bases(parts)
+    jobs = IngestJobs(settings, parts.cluster, parts.caches, parts.orchestrator, parts.metrics, pods=pods, stored=bases.active)
+    return [jobs, _schedules(parts), bases]
 
 
 def _schedules(parts: Parts) -> ScheduleController:

@@ -64,6 +64,12 @@ class Metrics:
             buckets=_LONG,
             registry=made,
         )
+        self.first_document = Histogram(
+            "shield_ingestjob_first_document_seconds",
+            "From an IngestJob's creation to the first status that tells of a stored document; observed once for each.",
+            buckets=_LONG,
+            registry=made,
+        )
         self.ended = Counter("shield_operator_ingestjobs_ended_total", "IngestJobs that ended, by outcome.", ["outcome"], registry=made)
         self.throttled = Counter(
             "shield_operator_job_creation_throttled_seconds_total", "How long Job creations waited for their turn.", registry=made

@@ -22,6 +22,8 @@ BATCH = 1000
 """Most uids in one call."""
 NAMESPACES = 100
 """Most namespaces in one call."""
+PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds to leave it alone if it does not say for how long, and at most."""
 
 
 class OrchestratorError(Exception):
@@ -33,10 +35,12 @@ class OrchestratorError(Exception):
 class OrchestratorUnavailable(OrchestratorError):
     """It is away, busy or broken; the same call may work later."""
 
-    def __init__(self, message: str, code: str = "") -> None:
+    def __init__(self, message: str, code: str = "", retry_after: float = PAUSE) -> None:
         super().__init__(f"{message} ({code})" if code else message)
         self.code = code
         """What it said is amiss, such as `dependency.misconfigured`; empty if it said nothing."""
+        self.retry_after = retry_after
+        """Seconds to leave it alone, at least: many who ask at once are what it may be suffering from."""
 
 
 class OrchestratorRefused(OrchestratorError):
@@ -165,7 +169,9 @@ class Orchestrator:
             raise OrchestratorUnavailable(f"{method} {path.partition('?')[0]}: {error or 'no answer in time'}") from error
         said = content if isinstance(content, dict) else {}
         if answer.status in {408, 429} or answer.status >= 500:
-            raise OrchestratorUnavailable(f"{method} {path.partition('?')[0]}: status {answer.status}", str(said.get("code") or ""))
+            told = answer.headers.get("Retry-After", "")
+            pause = min(float(told), LONGEST_PAUSE) if told.isdecimal() else PAUSE
+            raise OrchestratorUnavailable(f"{method} {path.partition('?')[0]}: status {answer.status}", str(said.get("code") or ""), pause)
         if not 200 <= answer.status < 300:
             raise OrchestratorRefused(answer.status, str(said.get("code") or ""), str(said.get("detail") or said.get("message") or ""))
         return content

@@ -134,13 +134,13 @@ class Settings(BaseSettings):
     schedule_refused_pause: Seconds = 60
     """Pause before a run that the API server refused is tried again."""
     base_interval: Seconds = 30
-    """Time between two looks at a KnowledgeBase: its counts, and how far a move to another embedding model is."""
+    """Time between two looks at a KnowledgeBase in which something happens: its counts, and how far a move to another embedding model is."""
     base_deletion_interval: Seconds = 5
     """Time between two looks at the deletion of a KnowledgeBase's knowledge."""
     base_retry_pause: Seconds = 600
     """Pause before a move to another model, or a deletion, that failed is tried again."""
     base_heartbeat: Seconds = 300
-    """lastUpdatedTime of a KnowledgeBase is renewed that often if no number changes."""
+    """Time between two looks at one in which nothing happens; its lastUpdatedTime is renewed then."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe messages that are logged."""

@@ -78,8 +78,6 @@ class KnowledgeBaseStatus(Shape):
     """observedGeneration is the generation of the spec that this status is about."""
     knowledge_base: Annotated[str, StringConstraints(max_length=64)] | None = None
     """knowledgeBase is its name in the orchestrator, over REST and MCP."""
-    collection: Annotated[str, StringConstraints(max_length=253)] | None = None
-    """collection is the vector collection that is searched."""
     active_embedding: ActiveEmbedding | None = None
     """activeEmbedding is what it is searched by now."""
     documents: Count | None = None

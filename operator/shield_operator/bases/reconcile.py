@@ -1,7 +1,8 @@
 """The controller of KnowledgeBases: keeps the orchestrator's base and the object's status in line with the spec.
 
 `status.activeEmbedding` and the counts are what the orchestrator said last, at `lastUpdatedTime`; while it does not answer they grow old, and
-no condition changes for it. The finalizer is written before anything is stored, and taken away only when nothing is left: after a job
+no condition changes for it. A base is looked at often while something happens in it: it moves, its counts change, or an IngestJob stores
+documents in it, which the controller of IngestJobs tells (`active`). The finalizer is written before anything is stored, and taken away only when nothing is left: after a job
 that proved it, or if the base was never this namespace's. An object that is missing deletes nothing.
 """
 
@@ -59,10 +60,10 @@ class BaseController:
             cluster: what is written through.
             client: the orchestrator; None if the operator was told of none.
             queue: its keys.
-            interval: seconds between two looks at a base.
+            interval: seconds between two looks at a base in which something happens.
             deletion_interval: seconds between two looks at a deletion.
             retry_pause: seconds after which a job that failed is tried again.
-            heartbeat: seconds after which `lastUpdatedTime` is renewed if no number changed.
+            heartbeat: seconds between two looks at one in which nothing does, and after which `lastUpdatedTime` is renewed.
             now: the time.
             clock: for intervals.
         """
@@ -78,6 +79,10 @@ class BaseController:
     def keys_of(self, change: Change) -> Iterable[Key]:
         """The base itself."""
         return (change.key,) if change.kind == KNOWLEDGEBASES else ()
+
+    def active(self, key: Key) -> None:
+        """Something is being stored in it: look at its counts soon."""
+        self.queue.add_after(key, self._interval)
 
     async def background(self) -> None:
         """Nothing: each base wakes itself."""
@@ -103,9 +108,9 @@ class BaseController:
         wait = self._not_yet(key, meta)
         if wait is not None:
             return Result(wait)
-        await self._ensure(key, finalized, meta, spec)
+        new = await self._ensure(key, finalized, meta, spec)
         self._looked[key] = (meta.uid, meta.generation, self._clock())
-        return Result(self._interval)
+        return Result(self._heartbeat.total_seconds() if _quiet(old, new) else self._interval)
 
     # -- a base that lives --------------------------------------------------------------------------------------------
 
@@ -114,7 +119,8 @@ class BaseController:
         wait = at + self._interval - self._clock()
         return wait if (uid, generation) == (meta.uid, meta.generation) and wait > 0 else None
 
-    async def _ensure(self, key: Key, obj: Obj, meta: ObjectMeta, spec: KnowledgeBaseSpec) -> None:
+    async def _ensure(self, key: Key, obj: Obj, meta: ObjectMeta, spec: KnowledgeBaseSpec) -> Status:
+        """Make it as the spec says, and its status as it is; the status."""
         old = _status_of(obj)
         wish = _wish(spec)
         try:
@@ -125,16 +131,14 @@ class BaseController:
         except OrchestratorUnavailable as error:
             if error.code == NOT_CONFIGURED:
                 refusal = Said(ConditionStatus.FALSE, Reason.EMBEDDING_NOT_CONFIGURED, f"The orchestrator has no model {wish} configured.")
-                await self._write(key, obj, old, self._said(old, meta, refusal))
-                return
+                return await self._write(key, obj, old, self._said(old, meta, refusal))
             if find(old.conditions, READY) is None:  # else it stays what it was: that nobody answers makes nothing of it untrue
                 waiting = Said(ConditionStatus.UNKNOWN, Reason.ORCHESTRATOR_UNAVAILABLE, "The orchestrator does not answer.")
                 await self._write(key, obj, old, self._said(old, meta, waiting))
             raise
         except OrchestratorRefused as error:
-            await self._write(key, obj, old, self._said(old, meta, _refusal(error)))
-            return
-        await self._write(key, obj, old, self._seen(old, meta, spec, view, said))
+            return await self._write(key, obj, old, self._said(old, meta, _refusal(error)))
+        return await self._write(key, obj, old, self._seen(old, meta, spec, view, said))
 
     async def _move(self, client: Bases, view: BaseView, wish: Space | None, old: Status, meta: ObjectMeta) -> Said:
         """What Reindexing says, once what there is to ask for was asked for."""
@@ -271,10 +275,10 @@ class BaseController:
                 conditions = with_condition(conditions, condition)
         return status.model_copy(update={"conditions": conditions, "observed_generation": meta.generation})
 
-    async def _write(self, key: Key, obj: Obj, old: Status, new: Status) -> None:
+    async def _write(self, key: Key, obj: Obj, old: Status, new: Status) -> Status:
         patch = status_patch(old, new)
         if not patch:
-            return
+            return new
         body = {"metadata": {"uid": obj["metadata"]["uid"]}, "status": patch}
         self._bases.wrote(await self._cluster.patch(KNOWLEDGEBASES, *key, body, subresource="status"))
         for type_ in (READY, REINDEXING):
@@ -282,6 +286,14 @@ class BaseController:
             if event is not None:
                 reason, message = event
                 await tell(self._cluster, KNOWLEDGEBASES, obj, reason=reason, message=message, warning=reason == "Failed", now=self._now())
+        return new
+
+
+def _quiet(old: Status, new: Status) -> bool:
+    """Nothing happens in it: no number changed since the last look, and nothing is wished for that is not so."""
+    ready, moving = find(new.conditions, READY), find(new.conditions, REINDEXING)
+    settled = ready is not None and ready.true and moving is not None and moving.reason == Reason.UP_TO_DATE
+    return settled and (old.documents, old.chunks) == (new.documents, new.chunks)
 
 
 def _event(was: Condition | None, now: Condition | None) -> tuple[str, str] | None:

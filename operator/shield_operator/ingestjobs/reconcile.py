@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 
 import structlog
 
+from shield_operator.api.ingestjob import IngestJobStatus
 from shield_operator.cluster import CLAIMS, INGESTJOBS, JOBS, KNOWLEDGEBASES, AlreadyExists, Cluster, Forbidden, Invalid, Key, NotFound, Obj
 from shield_operator.ingestjobs.decide import Action, Do, Limits, Plan, decide
 from shield_operator.ingestjobs.job import Pods, excess, job_for
@@ -65,6 +66,7 @@ class IngestJobs:
         metrics: Metrics,
         *,
         pods: Pods,
+        stored: Callable[[Key], None] = lambda _: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Nothing runs yet.
@@ -76,6 +78,7 @@ class IngestJobs:
             orchestrator: where rows are; None: nobody knows of rows.
             metrics: where to count.
             pods: what all pods have in common.
+            stored: told the KnowledgeBase in which documents were stored.
             now: the time.
         """
         self._settings = settings
@@ -84,6 +87,7 @@ class IngestJobs:
         self._orchestrator = orchestrator
         self._metrics = metrics
         self._pods = pods
+        self._stored = stored
         self._now = now
         self._maxima = settings.maxima()
         self._limits = Limits(
@@ -258,10 +262,7 @@ class IngestJobs:
             written = await self._cluster.patch(INGESTJOBS, namespace, name, patch, subresource="status")
             self._jobs.wrote(written)
             self._written[subject.meta.uid] = time.monotonic()
-            if action.status.finished and not subject.status.finished:
-                complete = next(one for one in action.status.conditions if one.type == "Complete")
-                self._metrics.ended.labels("succeeded" if complete.true else "failed").inc()
-                log.info("ingestjob.ended", key=str(subject.key), uid=subject.meta.uid, reason=complete.reason)
+            self._written_status(subject, action.status)
             return written
         if action.do is Do.EMIT_EVENT and action.event is not None:
             event = action.event
@@ -279,6 +280,19 @@ class IngestJobs:
             patched = await self._cluster.patch(JOBS, namespace, child.name, {"metadata": {"uid": child.uid}, "spec": spec})
             self._children.wrote(patched)
         return obj
+
+    def _written_status(self, subject: Subject, status: IngestJobStatus) -> None:
+        """Count what a status says that it did not say before."""
+        before, after = ((one.progress.documents if one.progress else None) or 0 for one in (subject.status, status))
+        ends = status.finished and not subject.status.finished
+        if after and not before and subject.meta.creation_timestamp is not None:
+            self._metrics.first_document.observe(max(0.0, (self._now() - subject.meta.creation_timestamp).total_seconds()))
+        if subject.spec is not None and (after != before or ends):
+            self._stored(Key(subject.meta.namespace, subject.spec.knowledge_base))
+        if ends:
+            complete = next(one for one in status.conditions if one.type == "Complete")
+            self._metrics.ended.labels("succeeded" if complete.true else "failed").inc()
+            log.info("ingestjob.ended", key=str(subject.key), uid=subject.meta.uid, reason=complete.reason)
 
     async def background(self) -> None:
         """Progress, cancellations and sweeps; only the leader's."""

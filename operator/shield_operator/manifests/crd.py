@@ -124,7 +124,6 @@ KINDS = (
             AGE,
             Column("Deletion", ".spec.deletionPolicy", wide=True),
             Column("Name", ".status.knowledgeBase", wide=True, description="Its name in the orchestrator."),
-            Column("Collection", ".status.collection", wide=True),
             Column("Message", condition("Ready", "message"), wide=True),
         ),
     ),

@@ -99,6 +99,16 @@ async def test_a_busy_or_broken_one_is_unavailable(status: int) -> None:
             await orchestrator.progress(["a"])
 
 
+@pytest.mark.parametrize(
+    ("told", "pause"), [({}, 1), ({"Retry-After": "7"}, 7), ({"Retry-After": "86400"}, 60), ({"Retry-After": "Mon"}, 1)]
+)
+async def test_a_busy_one_is_left_alone_for_as_long_as_it_says(told: dict[str, str], pause: float) -> None:
+    async with served(Server(web.json_response({}, status=503, headers=told))) as url, Orchestrator(url) as orchestrator:
+        with pytest.raises(OrchestratorUnavailable) as error:
+            await orchestrator.progress(["a"])
+    assert error.value.retry_after == pause
+
+
 @pytest.mark.parametrize("answer", [web.Response(text="<html>"), {"jobs": [{"uid": "a"}]}, {"other": 1}])
 async def test_an_answer_that_is_none_is_unavailable(answer: Any) -> None:
     answer = web.Response(text="<html>") if isinstance(answer, web.Response) else answer

@@ -104,6 +104,22 @@ class TestABase:
         await world.look(400)
         assert world.status["lastUpdatedTime"] == "2026-11-23T12:08:10Z"
 
+    async def test_a_base_in_which_nothing_happens_is_looked_at_seldom_until_something_does(self, world: World) -> None:
+        world.base()
+        assert [await world.look(), await world.look(), await world.look(300)] == [Result(30), Result(300), Result(300)]
+        world.library.bases[NAME].documents = 4
+        world.operator.active(KEY)
+        assert world.operator.queue._due[KEY] < world.operator.queue._clock() + 31
+        assert [await world.look(), await world.look()] == [Result(30), Result(300)]
+
+    async def test_a_base_that_moves_or_is_not_as_it_should_be_is_looked_at_often(self, world: World) -> None:
+        world.base(graph=False)
+        await world.look()
+        world.moving(BGE, graph=False)
+        assert [await world.look(), await world.look()] == [Result(30), Result(30)]
+        world.library.bases[NAME].owner = "somebody else"
+        assert [await world.look(), await world.look()] == [Result(30), Result(30)]
+
     async def test_between_two_looks_the_orchestrator_is_left_alone(self, world: World) -> None:
         world.base()
         await world.look()

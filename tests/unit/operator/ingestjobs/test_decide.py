@@ -177,7 +177,7 @@ class TestRunning:
         ("pods", "attempts"),
         [({}, 1), ({"active": 1}, 1), ({"failed": 1}, 1), ({"failed": 1, "active": 1}, 2), ({"failed": 2, "succeeded": 1}, 3)],
     )
-    def test_attempts_are_pods_that_were_started(self, pods: dict[str, int], attempts: int) -> None:
+    def test_attempts_are_pods_that_were_started(self, pods: dict[str, Any], attempts: int) -> None:
         started = after(a_view())
         written_now = after(replace(started, children=(replace(a_child(ready=1), **pods),)))
         assert written_now.subject.status.attempts == attempts

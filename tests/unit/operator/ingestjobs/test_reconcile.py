@@ -53,6 +53,8 @@ class World:
         self.orchestrator = Orchestrator()
         self.settings = Settings(worker_image="shield:test", row_batch_delay=0.001, **settings)
         self.changes: list[Change] = []
+        self.stored: list[Key] = []
+        self.metrics = Metrics()
         self.restart()
         self.base()
 
@@ -61,7 +63,7 @@ class World:
 
     def restart(self) -> None:
         self.cluster._caches.clear()
-        self.metrics = Metrics()
+        self.metrics_before, self.metrics = self.metrics, Metrics()
         caches = {}
         for watch in WATCHES:
             cache = self.cluster.cache(watch.kind, self.heard)
@@ -69,7 +71,14 @@ class World:
             caches[watch.kind.plural] = cache
         orchestrator: Any = self.orchestrator
         self.operator = IngestJobs(
-            self.settings, self.cluster, caches, orchestrator, self.metrics, pods=Pods("shield:test"), now=lambda: self.now
+            self.settings,
+            self.cluster,
+            caches,
+            orchestrator,
+            self.metrics,
+            pods=Pods("shield:test"),
+            stored=self.stored.append,
+            now=lambda: self.now,
         )
 
     def heard(self, change: Change) -> None:
@@ -363,6 +372,26 @@ class TestRows:
         world.drain()
         await world.operator.follow()
         assert KEY not in world.operator.queue._wanted
+
+    async def test_the_first_document_is_measured_once_and_its_base_told_of_each_news(self, world: World) -> None:
+        world.ingestjob()
+        await world.reconcile()
+        for documents, after in ((0, 10), (2, 30), (2, 5), (3, 10)):
+            world.now += timedelta(seconds=after)
+            world.row("processing", progress={"pages_fetched": after, "documents": documents})
+            await world.operator.follow()
+            await world.reconcile()
+        world.restart()
+        world.row("completed", outcome="all", progress={"documents": 3})
+        world.job_ends("Complete")
+        await world.reconcile()
+        sums = [
+            metrics.registry.get_sample_value(f"shield_ingestjob_first_document_seconds_{part}")
+            for metrics in (world.metrics_before, world.metrics)
+            for part in ("count", "sum")
+        ]
+        assert sums == [1, 40, 0, 0]
+        assert world.stored == [Key("team", "docs")] * 3
 
     async def test_news_beyond_the_most_writes_have_their_turn_at_the_next_look(self) -> None:
         world = World(progress_writes=1)

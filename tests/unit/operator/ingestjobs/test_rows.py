@@ -145,7 +145,7 @@ class TestCanceller:
         both = asyncio.gather(canceller.send(), canceller.send())
         await asyncio.sleep(0)
         there.answers.set()
-        assert await both == [True, True]
+        assert all(await both)
         assert (len(canceller), there.cancelled) == (0, ["a", "a"])
 
     async def test_without_an_orchestrator_nothing_is_kept(self) -> None:
