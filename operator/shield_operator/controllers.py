@@ -56,7 +56,7 @@ def build(parts: Parts) -> Sequence[Controller]:
 
 
 def _schedules(parts: Parts) -> ScheduleController:
-    return ScheduleController(
+    controller = ScheduleController(
         parts.caches[INGESTSCHEDULES.plural],
         parts.caches[INGESTJOBS.plural],
         parts.cluster,
@@ -64,6 +64,8 @@ def _schedules(parts: Parts) -> ScheduleController:
         look_again=parts.settings.schedule_recheck,
         refused_pause=parts.settings.schedule_refused_pause,
     )
+    parts.metrics.schedules_late.set_function(controller.late)
+    return controller
 
 
 def _bases(parts: Parts) -> BaseController:

@@ -77,11 +77,24 @@ class Metrics:
         self.progress_age = Gauge(
             "shield_operator_progress_age_seconds", "Time since the orchestrator last told the progress of the active jobs.", registry=made
         )
+        self.stalled = Gauge(
+            "shield_operator_ingestjob_stalled_seconds",
+            "How long the active IngestJob that has waited longest has shown no progress; 0 if none is active.",
+            registry=made,
+        )
+        self.schedules_late = Gauge(
+            "shield_operator_schedules_late",
+            "IngestSchedules of which two times have passed since their last success; suspended ones do not count.",
+            registry=made,
+        )
         self.rows_cancelled = Counter(
             "shield_operator_rows_cancelled_total", "Cancellations sent to the orchestrator, by why.", ["why"], registry=made
         )
         self.stale_watches = Counter(
             "shield_operator_stale_watches_total", "Watches that did not deliver what a list saw.", ["kind"], registry=made
+        )
+        self.confirmed_age = Gauge(
+            "shield_operator_confirmed_age_seconds", "Time since the watches were last found to agree with a fresh list.", registry=made
         )
         self.cached = Gauge("shield_operator_cached_objects", "Objects known from watches.", ["kind"], registry=made)
         self.loop_lag = Gauge("shield_operator_event_loop_lag_seconds", "How late the event loop was in its last check.", registry=made)

@@ -206,7 +206,15 @@ class Resync:
     """Compares caches with fresh lists: once until they agree (`synced`), then now and then."""
 
     def __init__(
-        self, cluster: Cluster, caches: Sequence[Cache], metrics: Metrics, *, namespaces: Sequence[str], patience: float, poll: float
+        self,
+        cluster: Cluster,
+        caches: Sequence[Cache],
+        metrics: Metrics,
+        *,
+        namespaces: Sequence[str],
+        patience: float,
+        poll: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cluster = cluster
         self._caches = caches
@@ -216,6 +224,9 @@ class Resync:
         self._poll = poll
         self.synced = False
         """The caches held at least what a fresh list saw."""
+        self._clock = clock
+        self._confirmed = clock()
+        metrics.confirmed_age.set_function(lambda: self._clock() - self._confirmed)
 
     async def check(self) -> None:
         """List everything; wait until the watches have delivered it.
@@ -228,6 +239,7 @@ class Resync:
             await self._delivered(cache)
             self._metrics.cached.labels(cache.kind.plural).set(len(cache))
         self.synced = True
+        self._confirmed = self._clock()
 
     async def first(self, pause: float) -> None:
         """Check until it could be done; an API server that is away is waited for.

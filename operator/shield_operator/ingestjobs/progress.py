@@ -34,10 +34,13 @@ class Rows:
         self._delay = batch_delay
         self._clock = clock
         self._known: dict[str, Row] = {}
+        self._moved: dict[str, tuple[object, float]] = {}
+        """How far a row was, and when it was first seen there."""
         self._asked: dict[str, asyncio.Future[Row | None]] = {}
         self._asking: set[asyncio.Task[None]] = set()
         self._heard = clock()
         metrics.progress_age.set_function(lambda: self._clock() - self._heard if self._orchestrator else 0.0)
+        metrics.stalled.set_function(self._stalled)
 
     @property
     def served(self) -> bool:
@@ -51,6 +54,7 @@ class Rows:
     def forget(self, uid: str) -> None:
         """Nobody will ask again."""
         self._known.pop(uid, None)
+        self._moved.pop(uid, None)
 
     async def fresh(self, uid: str) -> Row | None:
         """The row as it is now; None if there is none, or nobody to ask.
@@ -83,12 +87,22 @@ class Rows:
             rows = await self._orchestrator.progress(wanted[start : start + BATCH])
             self._heard = self._clock()
             for uid, row in rows.items():
+                self._watch(uid, (row.status, row.stage, row.progress))
                 if self._known.get(uid) != row:
                     self._known[uid] = row
                     news.append(uid)
+        self._heard = self._clock()  # where nothing is active, nothing was left untold
         for uid in set(self._known).difference(wanted):
-            del self._known[uid]
+            self.forget(uid)
         return news
+
+    def _watch(self, uid: str, place: object) -> None:
+        if self._moved.get(uid, (None,))[0] != place:
+            self._moved[uid] = place, self._heard
+
+    def _stalled(self) -> float:
+        """How long the one that has waited longest has shown no progress; read at each scrape, in this loop's thread."""
+        return self._clock() - min(since for _, since in self._moved.values()) if self._moved else 0.0
 
     async def _ask_soon(self, orchestrator: Orchestrator) -> None:
         asked = self._asked

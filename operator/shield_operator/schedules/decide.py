@@ -86,6 +86,8 @@ class Plan:
     prune: tuple[Run, ...] = ()
     wake: datetime | None = None
     """When to look again, if nothing happens before."""
+    late: datetime | None = None
+    """When two of its times will have passed since its last success; None: nothing is expected of it."""
 
 
 def due(ticks: Ticks, *, since: datetime, now: datetime, deadline: timedelta | None = None) -> Due:
@@ -148,12 +150,15 @@ def decide(schedule: IngestSchedule, runs: Sequence[Run], now: datetime) -> Plan
     owed = due(ticks, since=last or meta.creation_timestamp or now, now=now - delay, deadline=deadline)
     wake = None if owed.following is None else owed.following + delay
     status = status.model_copy(update={"next_schedule_time": wake})
+    missed = ticks.after(status.last_successful_time or meta.creation_timestamp or now)
+    second = None if missed is None else ticks.after(missed)
+    late = None if second is None else second + delay
     if wake is None and owed.tick is None:
         message = "The schedule cannot be followed: no day of the next five years matches."
         return Plan(ready(status, now, ConditionStatus.FALSE, Reason.INVALID_SCHEDULE, message), prune=prune)
     if owed.tick is not None and active and spec.concurrency_policy is ConcurrencyPolicy.FORBID:
         message = f"The run of {_shown(owed.tick)} waits for {active[0].name}."
-        return Plan(ready(status, now, ConditionStatus.TRUE, Reason.SCHEDULED, message), prune=prune, wake=wake)
+        return Plan(ready(status, now, ConditionStatus.TRUE, Reason.SCHEDULED, message), prune=prune, wake=wake, late=late)
     replaced = spec.concurrency_policy is ConcurrencyPolicy.REPLACE and owed.tick is not None
     return Plan(
         ready(status, now, ConditionStatus.TRUE, Reason.SCHEDULED, "The next run starts at nextScheduleTime."),
@@ -162,6 +167,7 @@ def decide(schedule: IngestSchedule, runs: Sequence[Run], now: datetime) -> Plan
         stop=tuple(run for run in active if not run.deleting) if replaced else (),
         prune=prune,
         wake=wake,
+        late=late,
     )
 
 

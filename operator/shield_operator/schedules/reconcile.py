@@ -78,6 +78,12 @@ class ScheduleController:
         self._look_again = look_again
         self._refused_pause = refused_pause
         self._now = now
+        self._late: dict[Key, datetime] = {}
+
+    def late(self) -> int:
+        """How many schedules have missed two times in a row, by now."""
+        now = self._now()
+        return sum(since <= now for since in self._late.values())
 
     def keys_of(self, change: Change) -> Iterable[Key]:
         """The schedule itself, or the one whose run changed."""
@@ -92,6 +98,7 @@ class ScheduleController:
 
     async def reconcile(self, key: Key) -> Result:
         """Start, stop and forget runs of one schedule."""
+        self._late.pop(key, None)
         obj = self._schedules.get(key)
         if obj is None or obj["metadata"].get("deletionTimestamp"):
             return DONE
@@ -111,6 +118,8 @@ class ScheduleController:
         return await self._carry_out(key, obj, schedule, plan)
 
     async def _carry_out(self, key: Key, obj: Obj, schedule: IngestSchedule, plan: Plan) -> Result:
+        if plan.late is not None:
+            self._late[key] = plan.late
         for run in plan.stop:
             await self._cluster.delete(INGESTJOBS, key.namespace, run.name, uid=run.uid)
         outcome = _Outcome(plan.status)

@@ -96,6 +96,7 @@ class Lists:
     def __init__(self) -> None:
         self.cluster = MemoryCluster(lambda: "2026-01-01T00:00:00Z")
         self.metrics = Metrics()
+        self.now = 0.0
         self.cache = self.cluster.cache(INGESTJOBS)
 
     def add(self, name: str = "x") -> None:
@@ -105,7 +106,7 @@ class Lists:
         self.cluster._caches.clear()
 
     def resync(self, patience: float = 0.05) -> Resync:
-        return Resync(self.cluster, [self.cache], self.metrics, namespaces=(), patience=patience, poll=0.002)
+        return Resync(self.cluster, [self.cache], self.metrics, namespaces=(), patience=patience, poll=0.002, clock=lambda: self.now)
 
     def stale(self) -> float | None:
         return self.metrics.registry.get_sample_value("shield_operator_stale_watches_total", {"kind": "ingestjobs"})
@@ -122,6 +123,18 @@ class TestResync:
         resync = lists.resync()
         await resync.check()
         assert resync.synced
+
+    async def test_the_age_of_what_was_confirmed_is_shown_and_grows_while_nothing_is(self, lists: Lists) -> None:
+        resync = lists.resync()
+        lists.now = 300.0
+        await resync.check()
+        lists.now = 340.0
+        assert lists.metrics.registry.get_sample_value("shield_operator_confirmed_age_seconds") == 40
+        lists.silent()
+        lists.add()
+        with pytest.raises(WatchIsStale):
+            await resync.check()
+        assert lists.metrics.registry.get_sample_value("shield_operator_confirmed_age_seconds") == 40
 
     async def test_a_change_that_is_not_delivered_in_time_is_a_stale_watch(self, lists: Lists) -> None:
         lists.silent()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -106,6 +107,28 @@ class TestRows:
         assert (rows.known("a"), rows.known("b")) == (None, a_row("b", documents=1))
         rows.forget("b")
         assert rows.known("b") is None
+
+    async def test_metrics_tell_since_when_nothing_was_heard_and_which_job_has_stood_still_longest(self, there: Orchestrator) -> None:
+        metrics, now = Metrics(), 100.0
+        rows = Rows(there, metrics, batch_delay=0.001, clock=lambda: now)  # type: ignore[arg-type]
+
+        def shown() -> tuple[float | None, float | None]:
+            names = ("shield_operator_progress_age_seconds", "shield_operator_ingestjob_stalled_seconds")
+            return tuple(metrics.registry.get_sample_value(name) for name in names)  # type: ignore[return-value]
+
+        there.rows = {"a": a_row("a"), "b": a_row("b")}
+        await rows.refresh(["a", "b"])
+        now = 160.0
+        assert shown() == (60, 60)
+        there.rows["a"] = a_row("a").model_copy(update={"updated_at": datetime(2026, 1, 1, tzinfo=UTC)})  # a heartbeat is no progress
+        there.rows["b"] = a_row("b", documents=1)
+        await rows.refresh(["a", "b"])
+        assert shown() == (0, 60)
+        await rows.refresh(["b"])
+        assert shown() == (0, 0)
+        now = 200.0
+        await rows.refresh([])  # nothing is active: nobody waits for news
+        assert shown() == (0, 0)
 
     async def test_without_an_orchestrator_nothing_is_known(self) -> None:
         rows = rows_of(None)

@@ -96,6 +96,17 @@ class TestDecide:
         assert why(plan) == (ConditionStatus.TRUE, "Scheduled")
         assert plan.status.next_schedule_time == clock(12, 20)
 
+    def test_it_is_late_when_two_times_have_passed_without_a_success(self) -> None:
+        delay = jitter("team", "nightly", 300)
+        assert decide(a_schedule(), [], clock(12, 3)).late == clock(12, 20)
+        assert decide(a_schedule(jitterSeconds=300), [], clock(12, 3)).late == clock(12, 20) + delay
+        done = a_run(clock(12, 10), RunState.COMPLETE, completed=clock(12, 14))
+        assert decide(a_schedule(), [done], clock(12, 15)).late == clock(12, 30)
+        failed = a_run(clock(12, 20), RunState.FAILED, completed=clock(12, 21))
+        assert decide(a_schedule(), [done, failed], clock(12, 25)).late == clock(12, 30)
+        assert decide(a_schedule(suspend=True), [], clock(15, 0)).late is None
+        assert decide(a_schedule(timeZone="Nowhere/AtAll"), [], clock(15, 0)).late is None
+
     def test_before_its_time_it_waits(self) -> None:
         plan = decide(a_schedule(), [], clock(12, 3))
         assert (plan.start, plan.wake) == (None, clock(12, 10))

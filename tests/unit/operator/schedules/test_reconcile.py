@@ -283,6 +283,23 @@ async def test_deleted_while_the_cache_still_knows_it_starts_nothing(world: Worl
     assert world.runs == {}
 
 
+async def test_late_schedules_are_counted_without_being_looked_at_again(world: World) -> None:
+    world.schedule()
+    await world.at(12, 10).reconcile()
+    world.end(named(12, 10), "Failed")
+    await world.at(12, 15).reconcile()
+    assert world.operator.late() == 0
+    assert world.at(12, 20).operator.late() == 1
+    await world.reconcile()
+    world.end(named(12, 20))
+    await world.at(12, 25).reconcile()
+    assert world.operator.late() == 0
+    assert world.at(12, 40).operator.late() == 1
+    world.cluster.remove(INGESTSCHEDULES, "nightly")
+    await world.reconcile()
+    assert world.operator.late() == 0
+
+
 def test_changes_lead_to_the_schedule_that_they_concern(world: World) -> None:
     keys = world.operator.keys_of
     assert list(keys(Change(INGESTSCHEDULES, KEY, "u", None, gone=False))) == [KEY]
