@@ -135,7 +135,7 @@ def knowledge_base(name: str = "handbook", **spec: Any) -> dict[str, Any]:
 def install(cluster: Cluster) -> Installation:
     """Deploy the services, Shield, CRDs and operator, and make the team's namespace; may be called again."""
     kubectl = cluster.kubectl.run
-    names = {image.name: image.remote(cluster.addresses.registry, version()) for image in (OPERATOR, SERVER, TEST_SERVICES)}
+    names = {image.name: pinned(cluster.addresses.registry, image.name) for image in (OPERATOR, SERVER, TEST_SERVICES)}
     shield = deploy(kubectl, SHIELD, images=names)
     kubectl("apply", "--server-side", "-f", str(MANIFESTS / "crds"))
     for crd in ("ingestjobs", "ingestschedules", "knowledgebases"):
@@ -148,8 +148,16 @@ def install(cluster: Cluster) -> Installation:
     for team in (TEAM, OTHER_TEAM):
         _send(kubectl, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": team, "labels": RESTRICTED}})
         _send(kubectl, _secret("shield-worker", team, worker_secret(kubectl)))
+        kubectl("delete", "-n", team, "ingestschedules,ingestjobs", "--all", "--timeout=60s", timeout=70)
     kubectl("rollout", "status", "-n", SYSTEM, "deployment/shield-operator", "--timeout=180s", timeout=190)
     return Installation(cluster, kubectl, shield, key, team_key(shield, TEAM), team_key(shield, OTHER_TEAM))
+
+
+def pinned(registry: str, name: str) -> str:
+    """The image by its digest, so that a cluster that ran an older build of the same version takes the new one."""
+    media = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
+    answer = httpx.head(f"http://{registry}/v2/{name}/manifests/{version()}", headers={"Accept": media}, trust_env=False, timeout=30)
+    return f"{registry}/{name}@{answer.raise_for_status().headers['Docker-Content-Digest']}"
 
 
 def team_key(shield: Deployed, team: str) -> str:
