@@ -14,6 +14,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
+from urllib.parse import urlencode
 
 import aiohttp
 from kubernetes.aio import client as kubernetes
@@ -175,8 +176,8 @@ class KubernetesCluster:
     """The adapter. Requests are in flight side by side, as many as `connections`."""
 
     def __init__(self, configuration: Any, *, timeout: float, list_timeout: float, page: int) -> None:
+        self._config = configuration
         self._client = kubernetes.ApiClient(configuration)
-        self._client.user_agent = "shield-operator"
         self._timeout = timeout
         self._list_timeout = list_timeout
         self._page = page
@@ -235,15 +236,15 @@ class KubernetesCluster:
         content_type: str = "application/json",
         timeout: float | None = None,  # noqa: ASYNC109  # handed to the HTTP client, which also limits reading
     ) -> Obj:
-        headers = {"Accept": accept, "Content-Type": content_type}
+        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": "shield-operator"}
+        url = f"{self._config.host}{path}{'?' if query else ''}{urlencode(query or {})}"
         what = f"{method} {path}"
         limit = timeout or self._timeout
         try:
             async with asyncio.timeout(limit):
-                verb, url, headers, _, _ = await self._client.param_serialize(
-                    method, path, query_params=list((query or {}).items()), header_params=headers, auth_settings=["BearerToken"]
-                )
-                response = await self._client.rest_client.request(verb, url, headers=headers, body=body, _request_timeout=limit)
+                if token := await self._config.get_api_key_with_prefix("BearerToken", alias="authorization"):
+                    headers["Authorization"] = token
+                response = await self._client.rest_client.request(method, url, headers=headers, body=body, _request_timeout=limit)
                 content: bytes = await response.read()
         except TimeoutError as error:
             raise Unavailable(f"{what}: no answer in {limit:g} s") from error
@@ -315,4 +316,6 @@ async def configuration(path: str = "", *, connections: int) -> Any:
         except kubeconfig.ConfigException:
             await kubeconfig.load_kube_config(client_configuration=config)
     config.connection_pool_maxsize = connections
+    # Else aiohttp looks for proxies and a netrc for each request, in a thread. A kubeconfig's own proxy-url still counts.
+    config.client_session_kwargs = {"trust_env": False}
     return config

@@ -161,7 +161,7 @@ class Orchestrator:
         """
         if self._session is None:
             raise RuntimeError("the client is not open")
-        headers = await asyncio.to_thread(self._credential)
+        headers = await asyncio.to_thread(self._credential, self._key) if self._key is not None else {}
         try:
             async with self._session.request(method, f"{self._url}{path}", json=body, headers=headers, allow_redirects=False) as answer:
                 content = await answer.json(content_type=None) if answer.status != 204 else None
@@ -176,11 +176,10 @@ class Orchestrator:
             raise OrchestratorRefused(answer.status, str(said.get("code") or ""), str(said.get("detail") or said.get("message") or ""))
         return content
 
-    def _credential(self) -> dict[str, str]:
-        if self._key is None:
-            return {}
+    @staticmethod
+    def _credential(file: Path) -> dict[str, str]:
         try:
-            return {"Authorization": f"Bearer {self._key.read_text(encoding='ascii').strip()}"}
+            return {"Authorization": f"Bearer {file.read_text(encoding='ascii').strip()}"}
         except (OSError, UnicodeDecodeError) as error:
             raise OrchestratorUnavailable(f"the API key's file cannot be read: {error}") from error
 

@@ -8,7 +8,6 @@ is out of date changes nothing: it fails, and the key comes again. Names of Jobs
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -349,6 +348,6 @@ def merge_patch(old: Obj, new: Obj) -> Obj:
         if isinstance(value, dict) and isinstance(before, dict):
             if inner := merge_patch(before, value):
                 patch[name] = inner
-        elif json.dumps(value, sort_keys=True) != json.dumps(before, sort_keys=True):
+        elif value != before:
             patch[name] = value
     return patch

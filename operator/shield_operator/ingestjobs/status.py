@@ -133,13 +133,17 @@ class Draft:
         return self._old.model_copy(update=fields)
 
     def _set(self, type_: ConditionType, status: ConditionStatus, reason: str, message: str = "") -> None:
+        message, generation = message[:_MESSAGE], self._view.subject.meta.generation
+        old = find(self._conditions, type_)
+        if old is not None and (old.status, old.reason, old.message, old.observed_generation) == (status, reason, message, generation):
+            return  # most are said again at each look
         new = Condition(
             type=type_,
             status=status,
             reason=str(reason),
-            message=message[:_MESSAGE],
+            message=message,
             last_transition_time=self._now,
-            observed_generation=self._view.subject.meta.generation,
+            observed_generation=generation,
         )
         self._conditions = with_condition(self._conditions, new)
 

@@ -133,7 +133,6 @@ class View:
 
 def subject_of(obj: Obj) -> Subject:
     """Read an IngestJob; a spec that cannot be read is told, not raised."""
-    meta = ObjectMeta.model_validate(obj["metadata"])
     spec = obj.get("spec") or {}
     status = IngestJobStatus.model_validate(obj.get("status") or {})
     managed_by = spec.get("managedBy") or MANAGER
@@ -142,8 +141,9 @@ def subject_of(obj: Obj) -> Subject:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the object"
+        meta = ObjectMeta.model_validate(obj["metadata"])
         return Subject(meta, None, status, managed_by, f"{where}: {first['msg']}")
-    return Subject(meta, parsed.spec, status, managed_by)
+    return Subject(parsed.metadata, parsed.spec, status, managed_by)
 
 
 def child_of(obj: Obj) -> Child:

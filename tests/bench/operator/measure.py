@@ -166,7 +166,9 @@ async def _at(it: Bed, rate: int, seconds: float) -> tuple[Outcome, dict[str, fl
     before, began = it.processor(), time.monotonic()
     outcome = await it.load(namespace, rate=rate, seconds=seconds)
     share = shares(before, it.processor(), time.monotonic() - began)
-    print(f"  {rate}/s: {json.dumps(outcome.__dict__)}; {busiest(share, 6)}", flush=True)
+    used = it.processor()
+    each = (used["operator"] - before["operator"]) / max(1, outcome.created)
+    print(f"  {rate}/s: {json.dumps(outcome.__dict__)}; {busiest(share, 6)}; operator {each * 1000:.1f} ms each", flush=True)
     return outcome, share
 
 
