@@ -63,6 +63,17 @@ def fleet_claims(dsn: str) -> tuple[int, int]:
         return (int(row[0]), int(row[1])) if row else (0, 0)
 
 
+def claimants(dsn: str, runner: str) -> set[str]:
+    """Whoever claimed rows of this runner: `fleet` for each worker of the fleet, else the name of the pod's process."""
+    with psycopg.connect(dsn) as connection:
+        found = connection.execute(
+            "SELECT DISTINCT CASE WHEN w.runner = 'fleet' THEN 'fleet' ELSE c.worker END"
+            " FROM proof_claims c LEFT JOIN workers w ON w.id = c.worker WHERE c.runner = %s",
+            (runner,),
+        )
+        return {str(claimant) for (claimant,) in found}
+
+
 def idle_workers(dsn: str) -> int:
     """Workers of the fleet that live."""
     with psycopg.connect(dsn) as connection:

@@ -48,6 +48,7 @@ def cases() -> list[Case]:
         Case("active-deadline", _active_deadline, smoke=True),
         Case("pending-deadline", _pending_deadline),
         Case("ingestjob-deleted-in-the-middle", _deleted),
+        Case("rows-left-alone-by-an-idle-fleet", _left_alone, smoke=True),
         *(Case(f"exit-code-{int(code)}", _exits(code), smoke=code is Exit.BAD_SPEC) for code in Exit),
     ]
     return [replace(case, hardy=True) for case in found]
@@ -166,6 +167,27 @@ async def _deleted(stage: Stage) -> None:
     await stage.submit_held("one", "two", expected=gone)
     for name in ("one", "two"):
         await stage.delete("ingestjobs", name)
+
+
+async def _left_alone(stage: Stage) -> None:
+    """An OOM, a suspend and a deadline leave rows that nobody holds; the fleet's idle workers take a job of their own meanwhile, and none of those."""
+    dsn = stage.world.fleet.dsn
+    runners = [f"ingestjob:{uid}" for uid in await stage.submit_held("memory", expected=Expected(pods=(2,)), backoffLimit=1)]
+    runners += [f"ingestjob:{uid}" for uid in await stage.submit_held("pauses", expected=Expected(pods=(2,)))]
+    runners += [f"ingestjob:{uid}" for uid in await stage.submit_held("late", expected=failed("DeadlineExceeded"))]
+    stage.world.kubelet.out_of_memory(stage.runs("memory")[0])  # the Job controller waits 10 s before it makes another pod
+    await stage.change("pauses", suspend=True)
+    await stage.change("late", activeDeadlineSeconds=1)
+    await stage.until_stopped("pauses", "late")
+    await stage.fleet_works()
+    if await asyncio.to_thread(checks.claimants, dsn, "fleet") != {"fleet"}:
+        raise AssertionError("the fleet's job was not done by a worker of the fleet")
+    for runner in runners:
+        if "fleet" in (who := await asyncio.to_thread(checks.claimants, dsn, runner)):
+            raise AssertionError(f"the row of {runner} was claimed by {who}")
+    await stage.reached("memory")
+    await stage.change("pauses", suspend=False)
+    stage.release("memory", "pauses")
 
 
 def _exits(code: Exit) -> Play:

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import aiohttp
+
 from tests.kubernetes.api import Obj
 from tests.kubernetes.api_proxy import ApiProxy, Rule
 from tests.kubernetes.boundaries.recorder import Story, condition, ended
@@ -67,6 +69,8 @@ class Stage:
     namespace: str
     expected: dict[str, Expected] = field(default_factory=dict)
     rules: list[tuple[ApiProxy, Rule]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What was measured on the way; shown with the result."""
     settled: float = 0
     """When the API server last said so, on the monotonic clock."""
 
@@ -177,6 +181,24 @@ class Stage:
                 await rule.happened.wait()
         except TimeoutError:
             raise AssertionError(f"{self.namespace}: {what} never happened") from None
+
+    async def fleet_works(self) -> None:
+        """A job of the fleet, in this namespace's base, is accepted, claimed and done."""
+        url = self.world.fleet.api_url
+        spec = {"type": "document", "text": f"The fleet of {self.namespace} is idle and awake."}
+        body = {"knowledge_base": f"{self.namespace}--{BASE}", "spec": spec}
+        async with aiohttp.ClientSession(raise_for_status=True) as session:
+            async with session.post(f"{url}/lightrag/ingest-async", json=body) as answer:
+                where = f"{url}/jobs/{(await answer.json())['job_id']}"
+            said = "accepted"
+            try:
+                async with asyncio.timeout(self.world.patience):
+                    while said != "completed":
+                        await asyncio.sleep(0.2)
+                        async with session.get(where) as answer:
+                            said = (await answer.json())["status"]
+            except TimeoutError:
+                raise AssertionError(f"{self.namespace}: a job of the fleet is {said} after {self.world.patience:.0f} s") from None
 
     async def settle(self) -> None:
         """Every IngestJob has ended (or is gone), and no Job of theirs is left."""
