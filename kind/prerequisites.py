@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,9 +66,7 @@ def ensure_prerequisites(report: Report, machine: Machine | None = None) -> None
             "a cluster makes namespaces, mounts and network links, which only root may",
             "Run it as root (sudo -E make cluster-up), or with Docker as anyone: make cluster-up CLUSTER=kind",
         )
-    absent = [program for program in PROGRAMS if machine.find(program.name) is None]
-    if absent:
-        _install(absent, report, machine)
+    ensure_programs(PROGRAMS, report, machine)
     if "\toverlay\n" not in machine.filesystems() and machine.run(["modprobe", "overlay"]) != 0:
         raise PrerequisiteMissing("the kernel has no overlay file system", "Load it as root: modprobe overlay")
     if machine.run(["unshare", "--pid", "--fork", "--mount-proc", "--net", "--uts", "--ipc", "true"]) != 0:
@@ -76,6 +74,18 @@ def ensure_prerequisites(report: Report, machine: Machine | None = None) -> None
             "this machine does not let root make namespaces (a container without CAP_SYS_ADMIN?)",
             "Run it on the host or in a virtual machine, or in a container started with: docker run --privileged",
         )
+
+
+def ensure_programs(programs: Sequence[Program], report: Report, machine: Machine | None = None) -> None:
+    """Install what is missing of these, as root on Debian or Ubuntu.
+
+    Raises:
+        PrerequisiteMissing: something is missing and cannot be installed; the advice is the command that provides it.
+    """
+    machine = machine or Machine()
+    absent = [program for program in programs if machine.find(program.name) is None]
+    if absent:
+        _install(absent, report, machine)
 
 
 def _install(absent: list[Program], report: Report, machine: Machine) -> None:

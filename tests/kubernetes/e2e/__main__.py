@@ -21,12 +21,15 @@ from typing import TypeVar
 
 from kind.cluster import Cluster
 from kind.console import duration, to_stderr
+from kind.prerequisites import Program, ensure_programs
 from kind.settings import KindSettings
 from tests.kubernetes.e2e.report import Stage, read_results, write_report
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 REPORTS = ROOT / "docs" / "reports"
+BUILDER = (Program("buildah", "buildah"), Program("mmdebstrap", "mmdebstrap"))
+"""What builds images where there is no Docker and no public registry."""
 T = TypeVar("T")
 _LIMIT = 3600
 """Seconds for a stage: images may have to be built from nothing."""
@@ -45,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ran_before = cluster.first_process() is not None
     stages: list[Stage] = []
     try:
+        ensure_programs(BUILDER, to_stderr)
         _timed(stages, "cluster", cluster.up)
         _timed(stages, "images", lambda: _run("-m", "images", "operator", "server", "services"))
         with tempfile.TemporaryDirectory() as scratch:
