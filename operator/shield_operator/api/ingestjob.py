@@ -209,7 +209,7 @@ class IngestJobStatus(Shape):
     completion_time: Time | None = None
     """completionTime is when it completed or failed."""
     attempts: Whole32 | None = None
-    """attempts counts the pods that were started for it; a pod that another replaces stays counted."""
+    """attempts counts the pods that were started for it, but for those that a disruption ended: these cost nothing."""
     job_name: Annotated[str, StringConstraints(max_length=63)] | None = None
     """jobName is the Job that runs it now, or ran it last."""
     job_id: Annotated[str, StringConstraints(max_length=64)] | None = None
