@@ -26,6 +26,8 @@ class Controller(Protocol):
     """All kinds that it looks at, `primary` included. Kinds that several controllers watch are watched once."""
     queue: WorkQueue[Key]
     """Its keys."""
+    workers: int
+    """Reconciles at once."""
 
     def keys_of(self, change: Change) -> Iterable[Key]:
         """Whose reconcile may come to another result after this change; called on every replica, in the event loop, and must be quick."""

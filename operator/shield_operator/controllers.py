@@ -61,6 +61,7 @@ def _schedules(parts: Parts) -> ScheduleController:
         parts.caches[INGESTJOBS.plural],
         parts.cluster,
         _queue(parts, ScheduleController.name),
+        workers=parts.settings.workers,
         look_again=parts.settings.schedule_recheck,
         refused_pause=parts.settings.schedule_refused_pause,
     )
@@ -75,6 +76,7 @@ def _bases(parts: Parts) -> BaseController:
         parts.cluster,
         BaseClient(parts.orchestrator) if parts.orchestrator is not None else None,
         _queue(parts, BaseController.name),
+        workers=settings.base_workers,
         interval=settings.base_interval,
         deletion_interval=settings.base_deletion_interval,
         retry_pause=settings.base_retry_pause,

@@ -175,7 +175,7 @@ class Replica:
         async with asyncio.TaskGroup() as tasks:
             for controller in self.controllers:
                 work = self._while_leading(controller)
-                tasks.create_task(controller.queue.run(self._settings.workers, work, limit=self._settings.reconcile_timeout))
+                tasks.create_task(controller.queue.run(controller.workers, work, limit=self._settings.reconcile_timeout))
                 tasks.create_task(controller.background())
 
     def _while_leading(self, controller: Controller) -> Callable[[Key], Awaitable[Result]]:

@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     """Pause between renewals, and between tries to become the leader."""
 
     workers: Annotated[int, Field(ge=1)] = 32
-    """Reconciles at once, of each controller."""
+    """Reconciles of IngestJobs, and of IngestSchedules, at once."""
     reconcile_timeout: Seconds = 30
     """Longest reconcile; what takes longer is tried again."""
     backoff_base: Seconds = 0.01
@@ -133,6 +133,8 @@ class Settings(BaseSettings):
     """An IngestSchedule is looked at at least that often, should the machine's clock be set meanwhile."""
     schedule_refused_pause: Seconds = 60
     """Pause before a run that the API server refused is tried again."""
+    base_workers: Annotated[int, Field(ge=1)] = 4
+    """KnowledgeBases that the orchestrator is asked for at once."""
     base_interval: Seconds = 30
     """Time between two looks at a KnowledgeBase in which something happens: its counts, and how far a move to another embedding model is."""
     base_deletion_interval: Seconds = 5

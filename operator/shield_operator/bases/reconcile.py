@@ -46,6 +46,7 @@ class BaseController:
         client: Bases | None,
         queue: WorkQueue[Key],
         *,
+        workers: int = 4,
         interval: float = 30.0,
         deletion_interval: float = 5.0,
         retry_pause: float = 600.0,
@@ -60,6 +61,7 @@ class BaseController:
             cluster: what is written through.
             client: the orchestrator; None if the operator was told of none.
             queue: its keys.
+            workers: how many bases to ask for at once.
             interval: seconds between two looks at a base in which something happens.
             deletion_interval: seconds between two looks at a deletion.
             retry_pause: seconds after which a job that failed is tried again.
@@ -68,6 +70,7 @@ class BaseController:
             clock: for intervals.
         """
         self.queue = queue
+        self.workers = workers
         self._bases = bases
         self._cluster = cluster
         self._client = client
@@ -82,6 +85,7 @@ class BaseController:
 
     def active(self, key: Key) -> None:
         """Something is being stored in it: look at its counts soon."""
+        self._looked.setdefault(key, ("", 0, 0.0))
         self.queue.add_after(key, self._interval)
 
     async def background(self) -> None:
@@ -105,7 +109,7 @@ class BaseController:
             await self._write(key, obj, old, self._said(old, meta, said))
             return DONE
         finalized = await self._finalized(key, obj, meta, wanted=spec.deletion_policy is DeletionPolicy.DELETE)
-        wait = self._not_yet(key, meta)
+        wait = self._not_yet(key, meta, old)
         if wait is not None:
             return Result(wait)
         new = await self._ensure(key, finalized, meta, spec)
@@ -114,10 +118,16 @@ class BaseController:
 
     # -- a base that lives --------------------------------------------------------------------------------------------
 
-    def _not_yet(self, key: Key, meta: ObjectMeta) -> float | None:
-        uid, generation, at = self._looked.get(key, ("", 0, 0.0))
-        wait = at + self._interval - self._clock()
-        return wait if (uid, generation) == (meta.uid, meta.generation) and wait > 0 else None
+    def _not_yet(self, key: Key, meta: ObjectMeta, status: Status) -> float | None:
+        """Seconds to leave it alone. A process that has just begun goes by the status, so that it does not ask for all bases at once."""
+        if key in self._looked:
+            uid, generation, at = self._looked[key]
+            wait = at + self._interval - self._clock()
+            return wait if (uid, generation) == (meta.uid, meta.generation) and wait > 0 else None
+        if status.last_updated_time is None or status.observed_generation != meta.generation or not _quiet(status, status):
+            return None
+        left = status.last_updated_time + self._heartbeat - self._now()
+        return min(left, self._heartbeat).total_seconds() if left > timedelta() else None
 
     async def _ensure(self, key: Key, obj: Obj, meta: ObjectMeta, spec: KnowledgeBaseSpec) -> Status:
         """Make it as the spec says, and its status as it is; the status."""

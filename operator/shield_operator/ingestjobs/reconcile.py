@@ -81,6 +81,7 @@ class IngestJobs:
             now: the time.
         """
         self._settings = settings
+        self.workers = settings.workers
         self._cluster = cluster
         self._jobs, self._children, self._bases = (caches[kind.plural] for kind in (INGESTJOBS, JOBS, KNOWLEDGEBASES))
         self._orchestrator = orchestrator

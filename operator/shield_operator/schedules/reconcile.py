@@ -56,6 +56,7 @@ class ScheduleController:
         cluster: Cluster,
         queue: WorkQueue[Key],
         *,
+        workers: int = 32,
         look_again: float = 300.0,
         refused_pause: float = 60.0,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -67,11 +68,13 @@ class ScheduleController:
             jobs: what is known of IngestJobs.
             cluster: what is written through.
             queue: its keys.
+            workers: how many schedules to look at at once.
             look_again: most seconds until a schedule is looked at again, should the machine's clock be set meanwhile.
             refused_pause: seconds until a run that the API server refused is tried again.
             now: the time.
         """
         self.queue = queue
+        self.workers = workers
         self._schedules = schedules
         self._jobs = jobs
         self._cluster = cluster

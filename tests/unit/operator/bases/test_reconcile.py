@@ -112,6 +112,22 @@ class TestABase:
         assert world.operator.queue._due[KEY] < world.operator.queue._clock() + 31
         assert [await world.look(), await world.look()] == [Result(30), Result(300)]
 
+    async def test_a_new_process_leaves_quiet_bases_alone_until_their_time_has_come(self, world: World) -> None:
+        world.base()
+        await world.look()
+        await world.look()
+        calls = list(world.library.calls)
+        world.restart()
+        assert await world.look(70) == Result(200)
+        assert world.library.calls == calls
+        world.operator.active(KEY)
+        assert await world.look(0) == Result(300)
+        assert len(world.library.calls) == len(calls) + 1
+        world.restart()
+        world.base(description="new")
+        await world.look(0)
+        assert world.library.bases[NAME].description == "new"
+
     async def test_a_base_that_moves_or_is_not_as_it_should_be_is_looked_at_often(self, world: World) -> None:
         world.base(graph=False)
         await world.look()
