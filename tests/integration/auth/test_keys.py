@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,10 +15,11 @@ from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shield.auth import LOCAL, Principal, Scope
+from shield.auth import keys as form
 from shield.cli.app import run
 from shield.database.engine import create_engine
 from shield.database.tables import api_keys, audit_records
-from shield.errors import CredentialInvalid, DatabaseUnavailable, Forbidden, UnknownKey
+from shield.errors import ConfigInvalid, CredentialInvalid, DatabaseUnavailable, Forbidden, UnknownKey
 from shield.service.keys import ApiKeys
 from shield.service.models import KeyCreate, KeyRotate
 from shield.settings import PostgresSettings, load
@@ -210,3 +212,56 @@ async def test_in_a_fleet_the_first_key_is_made_on_the_database_itself(
     assert await asyncio.to_thread(run, ["keys", "create", "--scope", "root"]) == 2
     assert await asyncio.to_thread(run, ["kb", "list"]) == 2  # everything else goes through an orchestrator
     assert "SHIELD_URL" in capsys.readouterr().err
+
+
+async def test_a_key_made_elsewhere_is_let_in_once_and_never_brought_back(keys: ApiKeys, engine: AsyncEngine) -> None:
+    key = form.mint().secret
+    request = KeyCreate(name="bootstrap", scopes=[Scope.ADMIN])
+    assert await keys.adopt_key(LOCAL, key, request)
+    assert await keys.principal(key) == Principal(f"key:{key[4:12]}", frozenset({Scope.ADMIN}), None)
+    assert not await keys.adopt_key(LOCAL, key, request)
+    await keys.revoke_key(LOCAL, key[4:12])
+    assert not await keys.adopt_key(LOCAL, key, request)
+    with pytest.raises(CredentialInvalid):
+        await keys.principal(key)
+    assert key not in str(await row(engine, key[4:12]))
+    async with engine.connect() as connection:
+        actions = (await connection.execute(sa.select(audit_records.c.action).where(audit_records.c.subject == key[4:12]))).scalars()
+        assert sorted(actions) == ["key.create", "key.revoke"]
+
+
+async def test_what_is_no_key_or_has_anothers_id_is_not_let_in(keys: ApiKeys) -> None:
+    key, request = form.mint().secret, KeyCreate()
+    await keys.adopt_key(LOCAL, key, request)
+    for other in ("password", "", f"{key[:12]}_{'x' * 43}"):
+        with pytest.raises(ConfigInvalid):
+            await keys.adopt_key(LOCAL, other, request)
+    with pytest.raises(Forbidden):
+        await keys.adopt_key(NOT_ADMIN, form.mint().secret, request)
+    await keys.principal(key)
+
+
+def test_keys_are_ensured_from_files_on_the_command_line(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for name, value in {
+        "MODE": "server",
+        "POSTGRES_DSN": dsn,
+        "REDIS_URL": "redis://127.0.0.1:1",
+        "QDRANT_URL": "http://127.0.0.1:1",
+    }.items():
+        monkeypatch.setenv(f"SHIELD_{name}", value)
+    for name in ("admin", "smoke", "probe"):
+        (tmp_path / name).write_text(form.mint().secret + "\n")
+    roles = ["--admin", str(tmp_path / "admin"), "--member", str(tmp_path / "smoke"), "--reader", str(tmp_path / "probe"), "--kb", "team"]
+    assert run(["keys", "ensure", *roles]) == 0
+    assert capsys.readouterr().out == "admin: added\nsmoke: added\nprobe: added\n"
+    assert run(["keys", "ensure", *roles]) == 0
+    assert capsys.readouterr().out == "admin: known\nsmoke: known\nprobe: known\n"
+    assert run(["keys", "list", "--json"]) == 0
+    listed = {key["name"]: (key["scopes"], key["knowledge_bases"]) for key in json.loads(capsys.readouterr().out)["keys"]}
+    assert listed["admin"] == (["admin"], None)
+    assert listed["smoke"] == (["crawl", "jobs:read", "kb:read", "kb:write"], ["team"])
+    assert listed["probe"] == (["jobs:read", "kb:read"], ["team"])
+    assert run(["keys", "ensure", "--admin", str(tmp_path / "none")]) == 2
+    assert "cannot be read" in capsys.readouterr().err

@@ -63,6 +63,51 @@ async def test_status_says_what_an_older_schema_lacks(server_mode: str, capsys: 
     assert (code, json.loads(out)) == (0, {"before": "0001", "after": HEAD})
 
 
+async def test_an_upgrade_saves_first_what_it_will_change_and_nothing_else(
+    server_mode: str, capsys: pytest.CaptureFixture[str], empty: AsyncEngine, tmp_path: Path
+) -> None:
+    import asyncio
+
+    await upgrade(empty, "0001")
+    await execute(empty, *AT_0001)
+    code, out = await asyncio.to_thread(call, capsys, "upgrade", "--backup", f"{tmp_path}/", "--json")
+    [saved] = tmp_path.iterdir()
+    assert (code, json.loads(out)) == (0, {"before": "0001", "after": HEAD, "backup": str(saved)})
+    assert saved.name.startswith("shield-0001-")
+    code, out = await asyncio.to_thread(call, capsys, "restore", str(saved), "--check", "--json")
+    assert (code, json.loads(out)["schema_version"]) == (0, "0001")
+    code, out = await asyncio.to_thread(call, capsys, "upgrade", "--backup", str(tmp_path))
+    assert (code, out, len(list(tmp_path.iterdir()))) == (0, f"The schema is {HEAD} already.\n", 1)
+
+
+async def test_without_the_backup_there_is_no_migration(
+    server_mode: str, capsys: pytest.CaptureFixture[str], empty: AsyncEngine, tmp_path: Path
+) -> None:
+    import asyncio
+
+    await upgrade(empty, "0001")
+    await execute(empty, *AT_0001)
+    code, out = await asyncio.to_thread(call, capsys, "upgrade", "--backup", str(tmp_path / "no such directory"))
+    assert (code, "[backup.place" in out) == (2, True)
+    code, out = await asyncio.to_thread(call, capsys, "status", "--json")
+    assert json.loads(out)["schema_version"] == "0001"
+
+
+def test_an_empty_database_is_not_saved(server_mode: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert call(capsys, "upgrade", "--wait", "--backup", str(tmp_path)) == (0, f"Upgraded from empty to {HEAD}.\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_upgrade_waits_for_a_database_only_if_told_and_not_for_ever(
+    server_mode: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHIELD_POSTGRES_DSN", "postgresql://shield@127.0.0.1:9/shield")
+    monkeypatch.setenv("SHIELD_POSTGRES_SCHEMA_WAIT", "0.3")
+    for arguments in (["upgrade"], ["upgrade", "--wait"]):
+        code, out = call(capsys, *arguments)
+        assert (code, "[dependency.postgres" in out or "[dependency.database" in out) == (75, True), out
+
+
 def _says(message: str, code: str) -> str:
     from shield.errors import leaf_errors
 
