@@ -166,7 +166,7 @@ class Orchestrator:
             async with self._session.request(method, f"{self._url}{path}", json=body, headers=headers, allow_redirects=False) as answer:
                 content = await answer.json(content_type=None) if answer.status != 204 else None
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            raise OrchestratorUnavailable(f"{method} {path.partition('?')[0]}: {error or 'no answer in time'}") from error
+            raise OrchestratorUnavailable(f"{method} {path.partition('?')[0]}: {str(error) or 'no answer in time'}") from error
         said = content if isinstance(content, dict) else {}
         if answer.status in {408, 429} or answer.status >= 500:
             told = answer.headers.get("Retry-After", "")

@@ -131,7 +131,7 @@ async def test_one_that_does_not_answer_is_unavailable_in_time() -> None:
         return web.Response()
 
     async with served(hang) as url, Orchestrator(url, limit=0.05) as orchestrator:
-        with pytest.raises(OrchestratorUnavailable):
+        with pytest.raises(OrchestratorUnavailable, match="no answer in time"):
             await orchestrator.progress(["a"])
 
 

@@ -157,7 +157,7 @@ def test_a_knowledge_base_that_is_to_be_deleted_goes_with_its_knowledge(installa
     source = {"documents": {"urls": [f"{installation.site}/page/3"]}}
     installation.apply(ingestjob("doomed", source, knowledgeBase="doomed"))
     installation.wait("Complete", "ingestjob/doomed")
-    installation.kubectl("delete", "-n", TEAM, "knowledgebase", "doomed", "--timeout=120s", timeout=130)
+    installation.kubectl("delete", "-n", TEAM, "knowledgebase", "doomed", "--timeout=240s", timeout=250)
     assert f"{TEAM}--doomed" not in json.loads(installation.shield.shield("kb", "list", "--json")).__repr__()
 
 
