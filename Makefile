@@ -18,6 +18,7 @@ check: sync ## the fast gate: format, lint, types, import contracts, generated f
 	@$(RUN) lint-imports
 	@$(RUN) python tools/generate_docs.py --check
 	@$(RUN) python -m shield_operator.manifests --check
+	@$(RUN) python -m monitoring.generate --check
 
 chromium: ## make Chromium available for pages that need a browser (as root on Debian or Ubuntu; otherwise says how)
 	@tools/chromium
@@ -60,9 +61,10 @@ up: sync ## set everything up, build the samples, answer one question, and serve
 dev: sync ## a whole fleet on this machine: PostgreSQL, Valkey, Qdrant peer, orchestrator, MCP server, 2 workers; prints its URLs (ARGS=)
 	@$(RUN) python -m tests.fleet $(ARGS)
 
-generate: sync ## renew the generated files (API reference, OpenAPI, settings, metrics, CRDs, operator manifests)
+generate: sync ## renew the generated files (API reference, OpenAPI, settings, metrics, CRDs, operator manifests, rules, dashboards)
 	@$(RUN) python tools/generate_docs.py
 	@$(RUN) python -m shield_operator.manifests
+	@$(RUN) python -m monitoring.generate
 
 proof-fresh: ## clone into a bare Debian, empty caches: make up answers, make test passes (needs root and mmdebstrap)
 	@tools/proof_fresh

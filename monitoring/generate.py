@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from monitoring import burn
+from monitoring.boards import dashboards
 from monitoring.model import Config, Rules, load
 from monitoring.render import NAMESPACE, RUNBOOKS, Document, Words, alert_group, record_group, to_yaml
 
@@ -40,13 +41,14 @@ def generate(directory: Path = HERE) -> dict[Path, str]:
     config, rules = load(directory)
     chart, plain = Words(config.tools, NAMESPACE, RUNBOOKS), Words(config.tools, "", PUBLIC_RUNBOOKS)
     for_chart = f"{_SAYS} The chart replaces {NAMESPACE} and {RUNBOOKS}."
-    return {
+    files = {
         directory / "generated/recording_rules.yaml": to_yaml({"groups": recording_groups(config, rules, chart)}, for_chart),
         directory / "generated/alerts.yaml": to_yaml({"groups": alert_groups(config, rules, chart)}, for_chart),
         directory / "prometheus_alerts.yml": to_yaml(
             {"groups": [*recording_groups(config, rules, plain), *alert_groups(config, rules, plain)]}, _SAYS
         ),
     }
+    return files | {directory / f"dashboards/{name}.json": text for name, text in dashboards(config).items()}
 
 
 def main() -> int:

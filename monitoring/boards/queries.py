@@ -1,0 +1,70 @@
+"""Queries that all dashboards are made of; each is of the namespaces that the reader chose."""
+
+from __future__ import annotations
+
+from monitoring.grafana import RATE, Query, Row, Unit, graph, stat
+from monitoring.model import Config
+
+NS = 'namespace=~"$namespace"'
+BEGUN = 'status="started"'
+ANSWERED = 'status=~"success|error"'
+EMPTY = 'found="false"'
+
+
+def rate(metric: str, by: str, matchers: str = "") -> str:
+    """How often a second, by labels."""
+    return f"sum by ({by}) (rate({metric}{{{', '.join(filter(None, (NS, matchers)))}}}[{RATE}]))"
+
+
+def quantile(q: float, metric: str, by: str = "", matchers: str = "") -> str:
+    """A quantile of a histogram, by labels."""
+    labels = ", ".join(filter(None, (by, "le")))
+    return f"histogram_quantile({q}, {rate(f'{metric}_bucket', labels, matchers)})"
+
+
+def now(metric: str, by: str = "", matchers: str = "", how: str = "max") -> str:
+    """A gauge as it is, by labels."""
+    return f"{how} by ({by}) ({metric}{{{', '.join(filter(None, (NS, matchers)))}}})"
+
+
+def counted(config: Config) -> str:
+    """A matcher of the tools whose calls count."""
+    return f'tool_name!~"{"|".join(config.tools.not_counted)}"'
+
+
+def process_row(job: str) -> Row:
+    """What every process tells of itself."""
+    matchers = f'job=~"{job}"'
+    return Row(
+        "Processes",
+        (
+            stat("Up", "Processes that answered the last scrape.", f"sum by (job) (up{{{NS}, {matchers}}})", legend="{{job}}"),
+            stat(
+                "Version",
+                "What runs; two during a release.",
+                f"count by (version) (shield_build_info{{{NS}, {matchers}}})",
+                legend="{{version}}",
+            ),
+            graph(
+                "Memory",
+                "Resident memory of each process.",
+                Query(now("process_resident_memory_bytes", "job, instance", matchers), "{{job}} {{instance}}"),
+                unit=Unit.BYTES,
+                width=5,
+            ),
+            graph(
+                "CPU",
+                "Cores that each process uses.",
+                Query(rate("process_cpu_seconds_total", "job, instance", matchers), "{{job}} {{instance}}"),
+                width=5,
+            ),
+            graph(
+                "Event loop lag",
+                "How far behind the event loop is; a second is too much for an answer in time.",
+                Query(now("shield_event_loop_lag_seconds", "job, instance", matchers), "{{job}} {{instance}}"),
+                unit=Unit.SECONDS,
+                width=6,
+                bad_above=1,
+            ),
+        ),
+    )
