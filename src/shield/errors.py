@@ -884,3 +884,21 @@ class DatabaseNotEmpty(ShieldError):
 
     code, status = "backup.database_not_empty", 409
     advice = "Restore into an empty database, or replace everything in this one with --force."
+
+
+# -- rollouts ---------------------------------------------------------------------------------------------------------
+
+
+class RolloutRefused(ShieldError):
+    """Helm did not do what the rollout asked for."""
+
+    code, status = "rollout.refused", 409
+    advice = "Follow the message; `helm history RELEASE` says what stands."
+
+
+class RolloutBlind(ShieldError):
+    """Prometheus does not say how stable servers and canary do."""
+
+    code, status, retryable, fault = "rollout.blind", 503, True, Fault.DEPENDENCY
+    exit_code = Exit.TRANSIENT
+    advice = "Check --prometheus, and that it has the rule group shield-canary of the release's namespace."

@@ -8,7 +8,7 @@ from shield.errors import InternalError, ShieldError, from_code, leaf_errors
 
 AREAS = {
     "request", "kb", "job", "document", "page", "crawl", "robots", "egress", "query", "auth", "quota", "dependency", "idempotency", "config",
-    "backup",
+    "backup", "rollout",
 }  # fmt: skip
 
 

@@ -36,9 +36,9 @@ def _root(
 
 def run(arguments: list[str]) -> int:
     """Run one command; returns its exit code and never raises."""
-    from shield.cli import database, documents, ingest, jobs, keys, knowledge_bases, query, serve, smoke, system
+    from shield.cli import database, documents, ingest, jobs, keys, knowledge_bases, query, rollout, serve, smoke, system
 
-    for module in (serve, ingest, query, jobs, documents, knowledge_bases, keys, database, smoke, system):
+    for module in (serve, ingest, query, jobs, documents, knowledge_bases, keys, database, smoke, rollout, system):
         module.register(app)
     try:
         result = typer.main.get_command(app).main(args=arguments, prog_name="shield", standalone_mode=False)

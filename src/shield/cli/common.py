@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+
+from shield.errors import ConfigInvalid
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -34,6 +37,23 @@ def with_shield(work: Callable[[Shield], Awaitable[T]]) -> T:
             return await work(shield)
 
     return asyncio.run(run())
+
+
+def token_of(key_file: Path | None) -> str | None:
+    """The credential in a file; without one, the configured one.
+
+    Raises:
+        ConfigInvalid: the file cannot be read.
+    """
+    from shield.settings import load
+
+    if key_file is None:
+        key = load().api.key
+        return key.get_secret_value() if key else None
+    try:
+        return key_file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(f"The key file {key_file} cannot be read.") from error
 
 
 def print_json(model: BaseModel | dict[str, Any] | list[Any]) -> None:

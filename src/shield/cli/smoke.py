@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from shield.errors import ConfigInvalid, Exit
+from shield.cli.common import token_of
+from shield.errors import Exit
 
 
 def register(app: typer.Typer) -> None:
@@ -32,21 +33,9 @@ def smoke(
         typer.echo(f"{time.monotonic() - began:6.1f} s  {text}")
 
     try:
-        asyncio.run(Smoke(mcp_tools(url, _token(key_file)), say, kb).run(within))
+        asyncio.run(Smoke(mcp_tools(url, token_of(key_file)), say, kb).run(within))
     except SmokeFailed as error:
         say(f"FAILED: {error}")
         return Exit.TRANSIENT
     say("it works")
     return Exit.OK
-
-
-def _token(key_file: Path | None) -> str | None:
-    from shield.settings import load
-
-    if key_file is None:
-        key = load().api.key
-        return key.get_secret_value() if key else None
-    try:
-        return key_file.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigInvalid(f"The key file {key_file} cannot be read.") from error
