@@ -19,6 +19,7 @@ check: sync ## the fast gate: format, lint, types, import contracts, generated f
 	@$(RUN) python tools/generate_docs.py --check
 	@$(RUN) python -m shield_operator.manifests --check
 	@$(RUN) python -m monitoring.generate --check
+	@$(RUN) python tools/generate_chart.py --check
 
 chromium: ## make Chromium available for pages that need a browser (as root on Debian or Ubuntu; otherwise says how)
 	@tools/chromium
@@ -31,7 +32,10 @@ test-whole: sync chromium ## the tests of whole processes: servers, fleets and b
 
 test-kubernetes: sync ## the tests on a real API server and cluster (builds Kubernetes once: minutes, 14 GB while it builds, Go)
 	@$(RUN) python -m kind build
-	@$(RUN) pytest -n0 -m kubernetes tests/kubernetes tests/e2e $(ARGS)
+	@$(RUN) pytest -n0 -m kubernetes tests/kubernetes tests/e2e tests/chart $(ARGS)
+
+test-chart: sync ## the chart's suites: every template, every flavour on a real API server, both Helm versions (builds Helm once)
+	@$(RUN) pytest -n 2 -m "" tests/chart $(ARGS)
 
 e2e: sync ## the product on a local cluster as its users meet it: images, services, operator, IngestJobs, attacks, tools over MCP
 	@$(RUN) python -m tests.kubernetes.e2e $(ARGS)
@@ -61,10 +65,11 @@ up: sync ## set everything up, build the samples, answer one question, and serve
 dev: sync ## a whole fleet on this machine: PostgreSQL, Valkey, Qdrant peer, orchestrator, MCP server, 2 workers; prints its URLs (ARGS=)
 	@$(RUN) python -m tests.fleet $(ARGS)
 
-generate: sync ## renew the generated files (API reference, OpenAPI, settings, metrics, CRDs, operator manifests, rules, dashboards)
+generate: sync ## renew the generated files (API reference, OpenAPI, settings, metrics, CRDs, operator manifests, rules, dashboards, chart)
 	@$(RUN) python tools/generate_docs.py
 	@$(RUN) python -m shield_operator.manifests
 	@$(RUN) python -m monitoring.generate
+	@$(RUN) python tools/generate_chart.py
 
 proof-fresh: ## clone into a bare Debian, empty caches: make up answers, make test passes (needs root and mmdebstrap)
 	@tools/proof_fresh
@@ -124,4 +129,4 @@ format: sync ## format the code
 	@$(RUN) ruff format .
 	@$(RUN) ruff check --fix .
 
-.PHONY: help sync check chromium test test-whole test-kubernetes e2e e2e-full cluster-up cluster-down cluster-status proof-clean up dev generate proof-fresh proof-delete proof-errors proof-isolation proof-boundaries proof-boundaries-sabotage chaos chaos-sabotage load bench-operator bench-breaker bench-graph bench-memory test-litellm coverage build format
+.PHONY: help sync check chromium test test-whole test-kubernetes e2e e2e-full cluster-up cluster-down cluster-status proof-clean up dev generate proof-fresh proof-delete proof-errors proof-isolation proof-boundaries proof-boundaries-sabotage chaos chaos-sabotage load bench-operator bench-breaker bench-graph bench-memory test-litellm test-chart coverage build format

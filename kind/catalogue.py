@@ -119,9 +119,22 @@ PROMETHEUS = Tool(
     ldflags="-X github.com/prometheus/common/version.Version={version}",
 )
 
+HELM3 = Tool(
+    "helm3",
+    {"helm3": "helm.sh/helm/v3/cmd/helm"},
+    module="helm.sh/helm/v3",
+    ldflags="-X helm.sh/helm/v3/internal/version.version={version}",
+)
+KUBECONFORM = Tool(
+    "kubeconform",
+    {"kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"},
+    module="github.com/yannh/kubeconform",
+    ldflags="-X main.version={version}",
+)
+
 NODE = (ETCD, KUBERNETES, CONTAINERD, CNI, COREDNS, REGISTRY, PAUSE, HELM)
 """What a whole cluster needs; the others are built when they are asked for."""
-ALL = (*NODE, KWOK, PROMETHEUS)
+ALL = (*NODE, KWOK, PROMETHEUS, HELM3, KUBECONFORM)
 
 
 def tool_of(program: str) -> Tool:
