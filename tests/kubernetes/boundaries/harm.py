@@ -172,9 +172,12 @@ async def _deleted(stage: Stage) -> None:
 async def _left_alone(stage: Stage) -> None:
     """An OOM, a suspend and a deadline leave rows that nobody holds; the fleet's idle workers take a job of their own meanwhile, and none of those."""
     dsn = stage.world.fleet.dsn
-    runners = [f"ingestjob:{uid}" for uid in await stage.submit_held("memory", expected=Expected(pods=(2,)), backoffLimit=1)]
-    runners += [f"ingestjob:{uid}" for uid in await stage.submit_held("pauses", expected=Expected(pods=(2,)))]
-    runners += [f"ingestjob:{uid}" for uid in await stage.submit_held("late", expected=failed("DeadlineExceeded"))]
+    uids = [
+        await stage.submit("memory", Expected(pods=(2,)), held=True, backoffLimit=1),
+        await stage.submit("pauses", Expected(pods=(2,)), held=True),
+        await stage.submit("late", failed("DeadlineExceeded"), held=True),
+    ]
+    await stage.reached("memory", "pauses", "late")
     stage.world.kubelet.out_of_memory(stage.runs("memory")[0])  # the Job controller waits 10 s before it makes another pod
     await stage.change("pauses", suspend=True)
     await stage.change("late", activeDeadlineSeconds=1)
@@ -182,9 +185,9 @@ async def _left_alone(stage: Stage) -> None:
     await stage.fleet_works()
     if await asyncio.to_thread(checks.claimants, dsn, "fleet") != {"fleet"}:
         raise AssertionError("the fleet's job was not done by a worker of the fleet")
-    for runner in runners:
-        if "fleet" in (who := await asyncio.to_thread(checks.claimants, dsn, runner)):
-            raise AssertionError(f"the row of {runner} was claimed by {who}")
+    for uid in uids:
+        if "fleet" in (who := await asyncio.to_thread(checks.claimants, dsn, f"ingestjob:{uid}")):
+            raise AssertionError(f"the row of {uid} was claimed by {who}")
     await stage.reached("memory")
     await stage.change("pauses", suspend=False)
     stage.release("memory", "pauses")
