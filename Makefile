@@ -103,6 +103,10 @@ proof-boundaries-sabotage: sync ## the same, short, with the operator broken in 
 	@$(RUN) python -m tests.kubernetes.boundaries --only 'active-deadline' --sabotage cancel
 	@$(RUN) python -m tests.kubernetes.boundaries --only 'strangers-job' --sabotage owner
 
+proof-monitoring: sync ## each alert quiet, fired, recovered on the chart's rules; each panel with data of a real run; a runbook each; harm must be noticed
+	@$(RUN) python -m tests.monitoring
+	@$(RUN) python -m tests.monitoring --sabotage
+
 bench-operator: sync ## IngestJobs a second on a real API server, latency, API writes, memory and cold start with 10,000; writes docs/BENCHMARKS.md
 	@$(RUN) python -m tests.bench.operator --write $(ARGS)
 
@@ -129,4 +133,4 @@ format: sync ## format the code
 	@$(RUN) ruff format .
 	@$(RUN) ruff check --fix .
 
-.PHONY: help sync check chromium test test-whole test-kubernetes e2e e2e-full cluster-up cluster-down cluster-status proof-clean up dev generate proof-fresh proof-delete proof-errors proof-isolation proof-boundaries proof-boundaries-sabotage chaos chaos-sabotage load bench-operator bench-breaker bench-graph bench-memory test-litellm test-chart coverage build format
+.PHONY: help sync check chromium test test-whole test-kubernetes e2e e2e-full cluster-up cluster-down cluster-status proof-clean up dev generate proof-fresh proof-delete proof-errors proof-isolation proof-monitoring proof-boundaries proof-boundaries-sabotage chaos chaos-sabotage load bench-operator bench-breaker bench-graph bench-memory test-litellm test-chart coverage build format
