@@ -464,6 +464,8 @@ class ApiSettings(Group):
     """Longest pause within a request body."""
     body_timeout: Duration = timedelta(minutes=15)
     """Longest time for a whole request body."""
+    drain: Duration = seconds(1)
+    """How long a stopping server lets requests end that it has begun; more than the longest tool where servers are replaced one by one."""
     linger: Duration = seconds(2)
     """How long the rest of a refused body is read and dropped, so that its sender sees the answer."""
     keep_alive: Duration = seconds(15)

@@ -12,6 +12,7 @@
   "SHIELD_LOG_FORMAT" "json"
   "SHIELD_LOG_LEVEL" .Values.logLevel
   "SHIELD_AUTH_MODE" .Values.auth.mode
+  "SHIELD_API_DRAIN" "60"
   "SHIELD_ALLOWED_HOSTS" (join "," $hosts)
   "SHIELD_QDRANT_URL" (include "shield.qdrantUrl" .)
   "SHIELD_QDRANT_REPLICAS" (.Values.external.qdrant.replicas | toString)
@@ -43,7 +44,7 @@
 {{/* Those that an IngestJob's pod needs: it serves nobody. */}}
 {{- define "shield.podConfig" -}}
 {{- $data := include "shield.config" . | fromYaml -}}
-{{- range list "SHIELD_HOST" "SHIELD_ALLOWED_HOSTS" "SHIELD_ALLOWED_ORIGINS" "SHIELD_PUBLIC_URL" "SHIELD_AUTH_MODE" "SHIELD_AUTH_ALLOW_OPEN" "SHIELD_AUTH_ISSUER" "SHIELD_AUTH_AUDIENCE" -}}
+{{- range list "SHIELD_HOST" "SHIELD_API_DRAIN" "SHIELD_ALLOWED_HOSTS" "SHIELD_ALLOWED_ORIGINS" "SHIELD_PUBLIC_URL" "SHIELD_AUTH_MODE" "SHIELD_AUTH_ALLOW_OPEN" "SHIELD_AUTH_ISSUER" "SHIELD_AUTH_AUDIENCE" -}}
 {{- $_ := unset $data . -}}
 {{- end -}}
 {{- toYaml $data -}}

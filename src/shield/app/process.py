@@ -1,5 +1,7 @@
 """A running process: its parts are started bottom up, its tasks run until it stops, and it stops top down in bounded time.
 
+A server that stops takes no new connection, and lets requests end that it has begun, for `SHIELD_API_DRAIN`.
+
 `EmbeddedApp` (everything in one process) and the processes of a fleet (`fleet.py`) are made of this. A subclass starts what it
 consists of in `_start`, pushing on `_stack` whatever has to be closed, and hands long-lived work to `_run`. When a part ends by
 itself, `failed` raises what it died of, and the entry point ends the process: a process that lost a part is worth nothing.
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -85,7 +88,7 @@ class Process(ABC):
             log_config=None,
             access_log=False,
             lifespan="on",
-            timeout_graceful_shutdown=1,
+            timeout_graceful_shutdown=math.ceil(self._settings.api.drain.total_seconds()),
             timeout_keep_alive=30,
             server_header=False,
             ws="none",
@@ -103,10 +106,12 @@ class Process(ABC):
 
     async def _close(self) -> None:
         self._stop.set()
+        limit = self._stop_limit
         if self._server is not None:
             self._server.should_exit = True
+            limit += self._settings.api.drain.total_seconds()
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=self._stop_limit)
+            _, late = await asyncio.wait(self._tasks, timeout=limit)
             for task in late:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
