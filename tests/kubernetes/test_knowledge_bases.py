@@ -22,7 +22,7 @@ from tests.kubernetes.operator_process import install_crds, running_operator
 from tests.peers.embeddings import embedding_peer
 
 NAMESPACE = "bases"
-QUICK = {"base_interval": "0.5", "base_deletion_interval": "0.3", "base_retry_pause": "2", "backoff_most": "2"}
+QUICK = {"base_interval": "0.5", "base_heartbeat": "2", "base_deletion_interval": "0.3", "base_retry_pause": "2", "backoff_most": "2"}
 
 
 @pytest.fixture(scope="module")
