@@ -41,10 +41,19 @@ def binary(name: str, settings: KindSettings | None = None, report: Report = to_
         PrerequisiteMissing: it has to be built, and there is no Go.
         BuildFailed: the compiler said no.
     """
-    tool = tool_of(name)
+    return directory(tool_of(name), settings, report) / name
+
+
+def directory(tool: Tool, settings: KindSettings | None = None, report: Report = to_stderr) -> Path:
+    """Where a tool's programs and files are, which are made first if they are missing.
+
+    Raises:
+        PrerequisiteMissing: they have to be made, and there is no Go.
+        BuildFailed: the compiler said no.
+    """
     store = Store(settings or KindSettings(), report)
     store.ensure([tool])
-    return store.directory(tool) / name
+    return store.directory(tool)
 
 
 class Store:
@@ -125,8 +134,10 @@ class Store:
         made = target.with_name(f".{target.name}")
         shutil.rmtree(made, ignore_errors=True)  # of a build that was killed
         made.mkdir(parents=True)
-        self._go(build_command(tool, made), tool, environment)
+        if tool.programs:
+            self._go(build_command(tool, made), tool, environment)
         if tool.data:
+            self._go(["go", "mod", "download", tool.module], tool, environment)  # of which a build without programs has nothing
             upstream = Path(self._go(["go", "list", "-m", "-f", "{{.Dir}}", tool.module], tool, environment).strip())
             for path in (path for pattern in tool.data for path in sorted(upstream.glob(pattern))):
                 shutil.copy(path, made)

@@ -131,10 +131,38 @@ KUBECONFORM = Tool(
     module="github.com/yannh/kubeconform",
     ldflags="-X main.version={version}",
 )
+# The monitoring and traffic of a cluster under test: run as pods (see `images`), or as processes beside it.
+PROMETHEUS_OPERATOR = Tool(
+    "prometheus-operator",
+    {name: f"github.com/prometheus-operator/prometheus-operator/cmd/{name}" for name in ("operator", "prometheus-config-reloader")},
+    module="github.com/prometheus-operator/prometheus-operator",
+    ldflags="-X github.com/prometheus/common/version.Version={version}",
+    data=("example/prometheus-operator-crd/*.yaml", "example/rbac/prometheus-operator/*.yaml"),
+)
+METRICS_SERVER = Tool(
+    "metrics-server",
+    {"metrics-server": "sigs.k8s.io/metrics-server/cmd/metrics-server"},
+    module="sigs.k8s.io/metrics-server",
+    data=("manifests/base/*.yaml",),
+)
+TRAEFIK = Tool(
+    "traefik",
+    {"traefik": "github.com/traefik/traefik/v3/cmd/traefik"},
+    module="github.com/traefik/traefik/v3",
+    ldflags="-X github.com/traefik/traefik/v3/pkg/version.Version={version}",
+)
+GATEWAY_API = Tool("gateway-api", {}, module="sigs.k8s.io/gateway-api", data=("config/crd/standard/*.yaml",))
+"""Resource definitions only."""
+FLAGGER = Tool(
+    "flagger",
+    {"flagger": "github.com/fluxcd/flagger/cmd/flagger"},
+    module="github.com/fluxcd/flagger",
+    data=("artifacts/flagger/*.yaml",),
+)
 
 NODE = (ETCD, KUBERNETES, CONTAINERD, CNI, COREDNS, REGISTRY, PAUSE, HELM)
 """What a whole cluster needs; the others are built when they are asked for."""
-ALL = (*NODE, KWOK, PROMETHEUS, HELM3, KUBECONFORM)
+ALL = (*NODE, KWOK, PROMETHEUS, HELM3, KUBECONFORM, PROMETHEUS_OPERATOR, METRICS_SERVER, TRAEFIK, GATEWAY_API, FLAGGER)
 
 
 def tool_of(program: str) -> Tool:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from pydantic import ByteSize
 
-from kind.binaries import Store
-from kind.catalogue import MODULES, PAUSE, Tool
+from kind.binaries import Store, directory
+from kind.catalogue import GATEWAY_API, MODULES, PAUSE, Tool
 from kind.console import silent
 from kind.errors import BuildFailed, DiskFull, NotReadyInTime, PrerequisiteMissing
 from kind.settings import KindSettings
@@ -23,6 +23,8 @@ with open({log!r}, "a") as log:
     log.write(" ".join(arguments) + "\\n")
 if arguments[:2] == ["env", "GOVERSION"]:
     print({version!r})
+elif arguments[:2] == ["list", "-m"]:
+    print({upstream!r})
 elif arguments[0] == "build":
     if os.path.exists({broken!r}):
         sys.exit("main.go:1: no such thing")
@@ -34,14 +36,17 @@ elif arguments[0] == "build":
 class FakeGo:
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._directory = directory
-        self._log, self.broken = directory / "go.log", directory / "broken"
+        self._log, self.broken, self.upstream = directory / "go.log", directory / "broken", directory / "upstream"
         self.says("go1.26.8")
         monkeypatch.setenv("PATH", f"{directory}:/usr/bin:/bin")
 
     def says(self, version: str) -> None:
         program = self._directory / "go"
         program.write_text(
-            FAKE_GO.format(python=sys.executable, log=str(self._log), broken=str(self.broken), version=version), encoding="utf-8"
+            FAKE_GO.format(
+                python=sys.executable, log=str(self._log), broken=str(self.broken), version=version, upstream=str(self.upstream)
+            ),
+            encoding="utf-8",
         )
         program.chmod(0o755)
 
@@ -72,6 +77,14 @@ def test_a_tool_is_built_once_and_its_sources_are_dropped(go: FakeGo, store: Sto
     assert (store.directory(PAUSE) / "pause").read_text(encoding="utf-8") == "a program"
     assert go.builds == 1
     assert sorted(path.name for path in settings.cache.iterdir()) == ["bin", "build.lock"]
+
+
+def test_files_of_a_module_without_programs_are_fetched_and_kept(go: FakeGo, settings: KindSettings) -> None:
+    (go.upstream / "config/crd/standard").mkdir(parents=True)
+    (go.upstream / "config/crd/standard/gateways.yaml").write_text("kind: x", encoding="utf-8")
+    made = directory(GATEWAY_API, settings, silent)
+    assert [(path.name, path.read_text(encoding="utf-8")) for path in made.iterdir()] == [("gateways.yaml", "kind: x")]
+    assert go.builds == 0
 
 
 def test_each_build_is_announced_and_timed(go: FakeGo, settings: KindSettings) -> None:
