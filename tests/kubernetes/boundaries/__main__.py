@@ -149,10 +149,10 @@ async def _play(case: Case, there: World, tally: Tally) -> None:
     try:
         await case.play(stage)
         await stage.settle()
-        while (found := await asyncio.to_thread(checks.examine, stage)).all and time.monotonic() < stage.settled + _AGREES:
+        while (found := await _examined(stage)).all and time.monotonic() < stage.settled + _AGREES:
             await asyncio.sleep(0.5)
-    except AssertionError as error:
-        found.lost.append(str(error))
+    except AssertionError as error:  # it did not come to its end: what was done twice until then counts all the same
+        found = Found(lost=[str(error)], duplicate=(await _examined(stage)).duplicate)
     except (
         TimeoutError,
         OSError,
@@ -172,6 +172,13 @@ async def _play(case: Case, there: World, tally: Tally) -> None:
     print(f"{'FAILED' if found.all else 'ok':6}  {case.name}  {time.monotonic() - began:.1f} s{said}", flush=True)
     for fault in found.all:
         print(f"        {fault}", flush=True)
+
+
+async def _examined(stage: Stage) -> Found:
+    try:
+        return await asyncio.to_thread(checks.examine, stage)
+    except AssertionError as error:  # of one of its IngestJobs nothing was ever heard
+        return Found(lost=[str(error)])
 
 
 if __name__ == "__main__":
