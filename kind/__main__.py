@@ -8,7 +8,7 @@ import sys
 from pydantic import ValidationError
 
 from kind.binaries import Store
-from kind.catalogue import ALL
+from kind.catalogue import COMMON
 from kind.cluster import Cluster
 from kind.console import to_stderr
 from kind.errors import InvalidSettings, KindError
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         "up": "start the cluster, or finish its start",
         "down": "stop it and remove every trace",
         "status": "show it; exit code 3 if it does not run",
-        "build": "build all programs that are not built yet",
+        "build": "build what a cluster and the tests need and is not built yet",
         "proof-clean": "start a cluster of its own, use it, stop it, and count what is left behind",
     }.items():
         found = verbs.add_parser(verb, help=what, description=what)
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     settings = _settings(getattr(options, "name", None), proof=options.verb == "proof-clean")
     if options.verb == "build":
-        Store(settings, to_stderr).ensure(ALL)
+        Store(settings, to_stderr).ensure(COMMON)
         print(settings.cache / "bin")
         return 0
     if options.verb == "proof-clean":

@@ -162,7 +162,9 @@ FLAGGER = Tool(
 
 NODE = (ETCD, KUBERNETES, CONTAINERD, CNI, COREDNS, REGISTRY, PAUSE, HELM)
 """What a whole cluster needs; the others are built when they are asked for."""
-ALL = (*NODE, KWOK, PROMETHEUS, HELM3, KUBECONFORM, PROMETHEUS_OPERATOR, METRICS_SERVER, TRAEFIK, GATEWAY_API, FLAGGER)
+COMMON = (*NODE, KWOK, PROMETHEUS, HELM3, KUBECONFORM)
+"""What `python -m kind build` makes: beside a cluster, what the tests of Kubernetes and chart and the proof of monitoring run."""
+ALL = (*COMMON, PROMETHEUS_OPERATOR, METRICS_SERVER, TRAEFIK, GATEWAY_API, FLAGGER)
 
 
 def tool_of(program: str) -> Tool:

@@ -102,6 +102,18 @@ def test_what_a_plain_prometheus_gets_has_no_token_of_the_chart() -> None:
     assert set(alerts_in(groups_of(text))) == set(NAMES)
 
 
+def test_both_renderings_say_the_same_but_for_the_namespace_and_what_must_be_there() -> None:
+    plain = [
+        rule for group in yaml.safe_load((HERE / "prometheus_alerts.yml").read_text(encoding="utf-8"))["groups"] for rule in group["rules"]
+    ]
+    assert len(plain) == len(CHART)
+    for one, other in zip(plain, CHART, strict=True):
+        expr = re.sub(rf'namespace="{NAMESPACE}",?', "", "".join(other["expr"].split()))
+        expr = re.sub(r"orabsent\((?:shield_probe_success|leader_election_master_status)\{[^}]*\}\)$", "", expr)
+        assert "".join(one["expr"].split()) == expr
+        assert (one.get("record"), one.get("alert"), one.get("for")) == (other.get("record"), other.get("alert"), other.get("for"))
+
+
 @pytest.mark.parametrize("rule", CHART, ids=lambda rule: rule.get("alert") or rule["record"])
 def test_rules_ask_for_series_and_labels_that_exist(rule: dict[str, Any]) -> None:
     assert wrong(rule["expr"]) == []
