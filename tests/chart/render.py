@@ -60,8 +60,8 @@ class Rendered:
 
     def pod(self, kind: str, name: str) -> Obj:
         """The pod's spec in the one of that name."""
-        spec: Obj = self.one(kind, name)["spec"]["template"]["spec"]
-        return spec
+        spec: Obj = self.one(kind, name)["spec"]
+        return spec if kind == "Pod" else dict(spec["template"]["spec"])
 
     def container(self, kind: str, name: str) -> Obj:
         """Its only container."""
