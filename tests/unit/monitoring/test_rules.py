@@ -100,6 +100,9 @@ def test_what_a_plain_prometheus_gets_has_no_token_of_the_chart() -> None:
     assert NAMESPACE not in text
     assert RUNBOOKS not in text
     assert set(alerts_in(groups_of(text))) == set(NAMES)
+    default = yaml.safe_load((ROOT / "charts/shield/values.yaml").read_text(encoding="utf-8"))["monitoring"]["rules"]["runbooksUrl"]
+    for name, rules in alerts_in(groups_of(text)).items():
+        assert {rule["annotations"]["runbook_url"] for rule in rules} == {f"{default}/{name}.md"}
 
 
 def test_both_renderings_say_the_same_but_for_the_namespace_and_what_must_be_there() -> None:
