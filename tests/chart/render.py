@@ -73,11 +73,12 @@ class Rendered:
         return {one["name"]: one.get("value", "") for one in self.container(kind, name).get("env", ())}
 
     def pods(self) -> list[tuple[str, Obj]]:
-        """Every pod template, with the name of what makes it."""
+        """Every pod and pod template, with the name of what makes it."""
+        found = [(f"{one['kind']}/{one['metadata']['name']}", one) for one in self.objects]
         return [
-            (f"{one['kind']}/{one['metadata']['name']}", one["spec"]["template"])
-            for one in self.objects
-            if "template" in one.get("spec", {})
+            (name, one if one["kind"] == "Pod" else one["spec"]["template"])
+            for name, one in found
+            if one["kind"] == "Pod" or "template" in one.get("spec", {})
         ]
 
 
