@@ -11,10 +11,12 @@ import re
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, model_validator
+
+from monitoring.model import seconds
 
 HERE = Path(__file__).parent / "alerts"
 NAMESPACE = "prod"
@@ -35,6 +37,13 @@ class Case(BaseModel):
     quiet: tuple[str, ...] = ()
     fires: tuple[str, ...] = ()
     recovers: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _looked_at_when_rules_are(self) -> Self:
+        """Between two evaluations nothing fires, as the last one is stale by then."""
+        if odd := [at for at in (*self.quiet, *self.fires, *self.recovers) if seconds(at) % seconds(self.interval)]:
+            raise ValueError(f"{', '.join(odd)}: no multiple of {self.interval}")
+        return self
 
 
 class Nobody(BaseModel):
