@@ -54,19 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as scratch:
             found = Path(scratch) / "results.xml"
             chosen = [] if options.full else [f"--ignore={HERE / 'full'}"]
-            command = [
-                "-m",
-                "pytest",
-                "-n0",
-                "-p",
-                "no:randomly",
-                "-m",
-                "kubernetes",
-                f"--junitxml={found}",
-                *chosen,
-                *options.pytest,
-                str(HERE),
-            ]
+            written = [f"--junitxml={found}", "-o", "junit_family=xunit1"]  # the form that has figures of tests
+            command = ["-m", "pytest", "-n0", "-p", "no:randomly", "-m", "kubernetes", *written, *chosen, *options.pytest, str(HERE)]
             failed = _timed(stages, "tests", lambda: _run(*command, check=False))
             results = read_results(found) if found.exists() else []
         if options.full:

@@ -101,6 +101,12 @@ class Installation:
         """The IngestJob's job as REST shows it to its team."""
         return self.job(self.get("ingestjob", name)["status"]["jobId"])
 
+    def bases(self) -> set[str]:
+        """The orchestrator's knowledge bases."""
+        headers = {"Authorization": f"Bearer {self.key}"}
+        answer = httpx.get(f"{self.api_url}/knowledge-bases", headers=headers, trust_env=False, timeout=30)
+        return {item["name"] for item in answer.raise_for_status().json()["knowledge_bases"]}
+
     def job(self, job_id: str) -> dict[str, Any]:
         """A job as REST shows it to the team."""
         headers = {"Authorization": f"Bearer {self.team_key}"}
