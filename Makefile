@@ -56,6 +56,9 @@ proof-clean: sync ## start a cluster, use it, stop it, count what is left behind
 	@$(RUN) python -m kind proof-clean
 	@$(RUN) python -m kind proof-clean --sabotage
 
+diagrams-check: sync chromium ## draw the Mermaid diagrams of the documents; a syntax error fails (npm, Chromium; ARGS="--into DIRECTORY" leaves pictures)
+	@$(RUN) python tools/render_diagrams.py $(ARGS)
+
 docs-run: sync ## run the commands that the documents show (ARGS=--cluster: also those on the cluster, after make cluster-up images install; ARGS=--list)
 	@$(RUN) python -m tools.docs_run $(ARGS)
 
@@ -136,4 +139,4 @@ format: sync ## format the code
 	@$(RUN) ruff format .
 	@$(RUN) ruff check --fix .
 
-.PHONY: help sync docs-run check chromium test test-whole test-kubernetes e2e e2e-full cluster-up cluster-down cluster-status proof-clean up dev generate proof-fresh proof-delete proof-errors proof-isolation proof-monitoring proof-boundaries proof-boundaries-sabotage chaos chaos-sabotage load bench-operator bench-breaker bench-graph bench-memory test-litellm test-chart coverage build format
+.PHONY: help sync docs-run diagrams-check check chromium test test-whole test-kubernetes e2e e2e-full cluster-up cluster-down cluster-status proof-clean up dev generate proof-fresh proof-delete proof-errors proof-isolation proof-monitoring proof-boundaries proof-boundaries-sabotage chaos chaos-sabotage load bench-operator bench-breaker bench-graph bench-memory test-litellm test-chart coverage build format
