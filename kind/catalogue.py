@@ -159,12 +159,16 @@ FLAGGER = Tool(
     module="github.com/fluxcd/flagger",
     data=("artifacts/flagger/*.yaml",),
 )
+# What the tests of skaffold.yaml and of the workflows ask.
+SKAFFOLD = Tool("skaffold", {}, module="github.com/GoogleContainerTools/skaffold/v2", data=("docs-v2/content/en/schemas/v4beta11.json",))
+"""The schema of its configuration only."""
+ACTIONLINT = Tool("actionlint", {"actionlint": "github.com/rhysd/actionlint/cmd/actionlint"}, module="github.com/rhysd/actionlint")
 
 NODE = (ETCD, KUBERNETES, CONTAINERD, CNI, COREDNS, REGISTRY, PAUSE, HELM)
 """What a whole cluster needs; the others are built when they are asked for."""
 COMMON = (*NODE, KWOK, PROMETHEUS, HELM3, KUBECONFORM)
 """What `python -m kind build` makes: beside a cluster, what the tests of Kubernetes and chart and the proof of monitoring run."""
-ALL = (*COMMON, PROMETHEUS_OPERATOR, METRICS_SERVER, TRAEFIK, GATEWAY_API, FLAGGER)
+ALL = (*COMMON, PROMETHEUS_OPERATOR, METRICS_SERVER, TRAEFIK, GATEWAY_API, FLAGGER, SKAFFOLD, ACTIONLINT)
 
 
 def tool_of(program: str) -> Tool:

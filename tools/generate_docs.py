@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from shield.api.app import create_app
-from shield.api.examples import BODIES, PARAMETERS
+from shield.api.examples import BODIES, PARAMETERS, REFUSED, VARIABLES
 from shield.api.problems import problem
 from shield.auth import LOCAL
 from shield.errors import QueueFull, leaf_errors
@@ -63,6 +63,55 @@ local user. A server in this mode refuses to bind any other address unless it is
 With `api-key` and `oidc` every request, REST and MCP alike, needs `Authorization: Bearer` with a key or an access token; without a valid one the answer is
 `401` with `WWW-Authenticate`. [SECURITY.md](SECURITY.md) says how to make keys, which scopes there are, and who sees what.
 
+**1. A server that asks who calls.** On this machine by one variable; the chart does so by default (`auth.mode`).
+
+<!-- run: local, until Ctrl-C stops -->
+```sh
+SHIELD_AUTH_MODE=api-key shield up --no-samples
+```
+
+**2. A key** for one purpose, with the scopes it needs and an end. It is shown once. Commands on the server's own machine need none; elsewhere, `SHIELD_URL` and an administrator's `SHIELD_API_KEY`.
+
+<!-- run: continue -->
+```sh
+shield keys create --name "handbook agent" --scope kb:read --scope kb:write --scope jobs:read --days 90 --json > key.json
+export SHIELD_API_KEY=$(jq -r .key key.json) && rm key.json
+```
+
+**3. A call over REST**, with the key and without:
+
+<!-- run: continue -->
+```console
+$ curl -sS --fail-with-body -H "Authorization: Bearer $SHIELD_API_KEY" http://127.0.0.1:8000/knowledge-bases
+...
+$ curl -sS -o /dev/null -w '%{http_code}\\n' http://127.0.0.1:8000/knowledge-bases
+401
+$ curl -sS -H "Authorization: Bearer $SHIELD_API_KEY" -X POST http://127.0.0.1:8000/keys -H 'Content-Type: application/json' -d '{"name": "more"}'
+..."code":"auth.forbidden"...
+```
+
+**4. MCP with the same key**: clients send it as a header. A client of ours shows that it works:
+
+```json
+{"mcpServers": {"shield": {"type": "http", "url": "http://127.0.0.1:8000/mcp", "headers": {"Authorization": "Bearer shk_..."}}}}
+```
+
+<!-- run: continue -->
+```sh
+shield smoke http://127.0.0.1:8000/mcp
+```
+
+**5. Tokens of an identity provider** (`oidc`): an MCP client that supports OAuth finds the issuer by itself, from the `WWW-Authenticate` of a 401 and `/.well-known/oauth-protected-resource/mcp`. A program
+gets a token from the issuer (client credentials, with this server's `SHIELD_PUBLIC_URL` as audience) and sends it like a key.
+
+| answer | means | do |
+|---|---|---|
+| 401 [`auth.required`](#auth.required) | no credential arrived | send the header; look for a proxy that removes it |
+| 401 [`auth.invalid`](#auth.invalid) | wrong, expired, revoked, or meant for another server | a new key or token |
+| 403 [`auth.forbidden`](#auth.forbidden) | valid, and the scope in the message is missing | a key with that scope |
+| 404 [`kb.not_found`](#kb.not_found) | no grant on that base looks like no such base | a key with `--kb NAME` |
+| 503 [`auth.unavailable`](#auth.unavailable) | nobody can check it now | again after `Retry-After` |
+
 Every request, whatever the route, must name a host that the server serves: a loopback name with the server's port, the host of
 `SHIELD_PUBLIC_URL`, or one of `SHIELD_ALLOWED_HOSTS`. A request that carries an `Origin` must come from the server's own pages or from one of
 `SHIELD_ALLOWED_ORIGINS`. That keeps web pages of others out, even with DNS rebinding. There are no CORS headers.
@@ -81,6 +130,32 @@ The one-time URL of an upload carries its own token and needs nothing else.
 - **Lists** have `next_cursor` while there is more; pass it as `cursor` with an otherwise unchanged request.
 - **Unknown fields are refused**, numbers in JSON are not read from strings, and text must not contain NUL.
 - Retrieved text is data from its source (`trust: "untrusted"`), never an instruction.
+"""
+
+EXAMPLES = """\
+## REST
+
+The examples go on in one shell, from here to the end of this part, on a fresh server; ids and tokens come from its answers.
+
+<!-- run: local, until Ctrl-C stops -->
+```sh
+shield up --no-samples
+```
+
+<!-- run: continue -->
+```sh
+curl() { command curl -sS --fail-with-body "$@"; }     # a refusal becomes an exit code
+server=http://127.0.0.1:8000
+cp examples/operating-limits.pdf manual.pdf
+send() { curl -X POST "$server$1" -H 'Content-Type: application/json' -d "$2"; }
+document=$(send /notes '{"text": "Pumps are started again after 20 s at the earliest.", "source": "note:pumps"}' | jq -r .document_id)
+announced=$(send /uploads/announce '{"filename": "manual.pdf", "mime": "application/pdf"}')
+upload=$(jq -r .upload_id <<< "$announced")
+token=$(jq -r .upload_url <<< "$announced" | sed 's/.*token=//')
+key=$(send /keys '{"name": "of this page", "scopes": ["kb:read"]}' | jq -r .id)
+job=$(send /lightrag/ingest-async '{"spec": {"type": "document", "content_base64": "JVBERi0xLjQ=", "filename": "broken.pdf"}}' | jq -r .job_id)
+curl "$server/jobs/$job?wait=45" > ended.json
+```
 """
 
 PROBLEM = """\
@@ -125,16 +200,30 @@ def _series() -> Iterator[str]:
 
 
 def _routes(schema: dict[str, Any]) -> Iterator[str]:
-    yield "## REST\n"
-    for path, item in schema["paths"].items():
-        for method, operation in item.items():
-            yield f"### {method.upper()} {path}\n\n{operation['description']}\n"
-            if parameters := operation.get("parameters"):
-                yield _table(("parameter", "in", "type", "default", "meaning"), [_parameter(p) for p in parameters])
-            for media, body in operation.get("requestBody", {}).get("content", {}).items():
-                yield f"Body: `{media}`{_link(body['schema'])}\n"
-            yield f"```sh\n{_curl(path, method, operation)}\n```\n"
-            yield _table(("status", "answer"), [_answer(status, answer) for status, answer in operation["responses"].items()])
+    yield EXAMPLES
+    for path, method, operation in _operations(schema):
+        yield f"### {method.upper()} {path}\n\n{operation['description']}\n"
+        if parameters := operation.get("parameters"):
+            yield _table(("parameter", "in", "type", "default", "meaning"), [_parameter(p) for p in parameters])
+        for media, body in operation.get("requestBody", {}).get("content", {}).items():
+            yield f"Body: `{media}`{_link(body['schema'])}\n"
+        yield _example(path, method, operation)
+        yield _table(("status", "answer"), [_answer(status, answer) for status, answer in operation["responses"].items()])
+
+
+def _operations(schema: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """All operations in the schema's order, but what deletes comes last among those of its first path segment, so that examples can be run in turn."""
+    groups = list(dict.fromkeys(path.split("/")[1] for path in schema["paths"]))
+    found = [(path, method, operation) for path, item in schema["paths"].items() for method, operation in item.items()]
+    return sorted(found, key=lambda one: (groups.index(one[0].split("/")[1]), one[1] == "delete"))
+
+
+def _example(path: str, method: str, operation: dict[str, Any]) -> str:
+    """The call, marked for `make docs-run`; if a fresh server refuses it, with the refusal's code."""
+    call = _curl(path, method, operation)
+    if code := REFUSED.get(operation["operationId"]):
+        return f'<!-- run: continue, exit 22 -->\n```console\n$ {call}\n..."code":"{code}"...\n```\n'
+    return f"<!-- run: continue -->\n```sh\n{call}\n```\n"
 
 
 def _parameter(parameter: dict[str, Any]) -> tuple[str, ...]:
@@ -155,12 +244,13 @@ def _answer(status: str, answer: dict[str, Any]) -> tuple[str, str]:
 
 def _curl(path: str, method: str, operation: dict[str, Any]) -> str:
 
-    query = [f"{p['name']}={PARAMETERS[p['name']]}" for p in operation.get("parameters", []) if p["in"] == "query" and p["required"]]
-    url = f"http://127.0.0.1:8000{path.format(**PARAMETERS)}" + (f"?{'&'.join(query)}" if query else "")
+    values = PARAMETERS | VARIABLES
+    query = [f"{p['name']}={values[p['name']]}" for p in operation.get("parameters", []) if p["in"] == "query" and p["required"]]
+    url = f"$server{path.format(**values)}" + (f"?{'&'.join(query)}" if query else "")
     parts = ["curl -N" if operation["operationId"] == "job_events" else "curl"]
     if method != "get":
         parts.append(f"-X {method.upper()}")
-    parts.append(f"'{url}'")
+    parts.append(f'"{url}"')
     content = operation.get("requestBody", {}).get("content", {})
     if operation["operationId"] in BODIES:
         parts.append(f"-H 'Content-Type: application/json' \\\n  -d '{json.dumps(BODIES[operation['operationId']])}'")

@@ -12,7 +12,8 @@ A `run` may go on with `, timeout SECONDS` (of each command), `, exit CODE` (of 
 the background as soon as its output shows TEXT, and ends with its shell. A block without a mark fails the run, so a new one is noticed.
 
 In a `console` block, lines that begin with `$ ` are commands and the others are what they print: each of these must be found in the
-output, in this order, where `...` stands for anything, numbers for any numbers, and blanks for any blanks. Other blocks are commands only.
+output, in this order, where `...` stands for anything, blanks for any blanks, and numbers for any numbers, but in a line that is
+nothing but a number. Other blocks are commands only.
 
 Lexing is markdown-it's, so what counts as a block is what CommonMark says. Tools that run sessions in Markdown exist (tesh, Sybil, mdsh); none knows
 excuses that are counted, blocks that only a cluster can run, or servers that stay for the blocks after.

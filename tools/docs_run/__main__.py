@@ -57,6 +57,7 @@ def _run(blocks: list[Block]) -> int:
     failures = 0
     with tempfile.TemporaryDirectory(prefix="shield-docs-") as name:
         folder = Path(name)
+        folder.chmod(0o755)  # as root, the embedded PostgreSQL runs as somebody else, who must get to its data directory
         clone = _clone(folder)
         kubeconfig, programs = _cluster() if any(block.where is Where.CLUSTER for block in blocks) else ("", "")
         for number, chain in enumerate(chains(blocks)):

@@ -90,7 +90,7 @@ def read(document: Path, text: str) -> tuple[list[Block], list[Mistake]]:
     mistakes: list[Mistake] = []
     comment = ""
     for token in MarkdownIt("commonmark").parse(text):
-        language = (token.info.split() or ["no language"])[0]
+        language = (token.info.split() or [""])[0]
         line = (token.map or [0])[0] + 1
         try:
             if token.type == "fence" and language in LANGUAGES:
@@ -100,6 +100,8 @@ def read(document: Path, text: str) -> tuple[list[Block], list[Mistake]]:
                     else (Command(line + 1, token.content.rstrip(), script=True),)
                 )
                 blocks.append(_block(Block(document, line, Where.LOCAL, commands), comment, blocks))
+            elif token.type == "fence" and not token.info.strip():
+                mistakes.append(Mistake(document, line, "a block without a language: `text`, if it is none"))
             elif token.type == "fence" and _MARK.search(comment):
                 mistakes.append(Mistake(document, line, f"a mark before a block of {language}"))
         except Mistake as mistake:
@@ -125,9 +127,10 @@ def _block(block: Block, comment: str, before: list[Block]) -> Block:
     said = dict(_option(block, option) for option in options)
     continues = where == "continue"
     if continues:
-        if not before or before[-1].where is Where.EXCUSED:
-            raise Mistake(block.document, block.line, "nothing to continue: the block before is excused, or there is none")
-        where = before[-1].where
+        shells = [other.where for other in before if other.where is not Where.EXCUSED]
+        if not shells:
+            raise Mistake(block.document, block.line, "nothing to continue: no block before it in this document is run")
+        where = shells[-1]
     if where not in {Where.LOCAL, Where.CLUSTER}:
         raise Mistake(block.document, block.line, f"`{where}` is no place to run: local, cluster or continue")
     if not block.commands:
@@ -178,4 +181,5 @@ def shows(output: str, expected: tuple[str, ...]) -> str | None:
 
 def _pattern(line: str) -> re.Pattern[str]:
     parts = [re.escape(" ".join(part.split())) for part in line.split("...")]
-    return re.compile(re.sub(r"\d+", r"\\d+", ".*".join(parts)))
+    exact = line.strip().isdecimal()  # such as the status of a call
+    return re.compile(f"^{line.strip()}$" if exact else re.sub(r"\d+", r"\\d+", ".*".join(parts)))

@@ -22,7 +22,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "create_knowledge_base": {"name": "team-handbook", "description": "How we work.", "graph": True},
     "ingest_job_progress": {"uids": ["3f1c0a52-0d55-4c4e-9a55-5a3f6f0d8c11"]},
     "cancel_ingest_jobs": {"uids": ["3f1c0a52-0d55-4c4e-9a55-5a3f6f0d8c11"]},
-    "ensure_namespace_base": {"description": "How we work.", "graph": True, "embedding_model": "bge-m3", "embedding_dim": 1024},
+    "ensure_namespace_base": {"description": "How we work.", "graph": True, "embedding_model": "all-minilm-l6-v2", "embedding_dim": 384},
     "create_key": {"name": "the docs agent", "scopes": ["kb:read"], "knowledge_bases": ["team-handbook"], "expires_in_days": 90},
     "rotate_key": {"grace_seconds": 3600},
 }
@@ -38,6 +38,17 @@ PARAMETERS: dict[str, Any] = {
     "token": "ONE-TIME-TOKEN",
 }
 """Values of required path and query parameters."""
+
+VARIABLES = {"job_id": "$job", "document_id": "$document", "upload_id": "$upload", "key_id": "$key", "token": "$token"}
+"""What stands for them in docs/API_REFERENCE.md, where one call gives what the next one needs."""
+
+REFUSED = {
+    "cancel_job": "job.ended",
+    "reindex_knowledge_base": "dependency.misconfigured",
+    "flip_knowledge_base": "kb.nothing_to_flip",
+    "rollback_knowledge_base": "kb.nothing_to_flip",
+}
+"""Operations that a fresh server refuses, by operation id: they need a running job, or another model."""
 
 
 def body_examples(operation: str) -> dict[str, Any]:

@@ -50,7 +50,11 @@ def test_a_mark_says_how_long_how_it_ends_and_when_it_serves() -> None:
 
 
 def test_languages_that_are_no_commands_need_no_mark() -> None:
-    assert blocks_of("```yaml\na: 1\n```\n```text\nx\n```\n```\ny\n```\n") == []
+    assert blocks_of("```yaml\na: 1\n```\n```text\nx\n```\n") == []
+
+
+def test_a_block_without_a_language_hides_no_command() -> None:
+    assert "a block without a language" in mistakes_of("```\nmake something\n```\n")[0]
 
 
 def test_an_unmarked_block_is_a_mistake_with_its_line() -> None:
@@ -76,8 +80,11 @@ def test_a_console_block_without_commands_is_a_mistake() -> None:
     assert "no command" in mistakes_of("<!-- run: local -->\n```console\njust output\n```\n")[0]
 
 
-def test_an_excuse_cannot_be_continued() -> None:
-    assert "nothing to continue" in mistakes_of("<!-- excused: why -->\n```sh\none\n```\n<!-- run: continue -->\n```sh\ntwo\n```\n")[0]
+def test_what_goes_on_needs_a_shell_to_go_on_in() -> None:
+    excused = "<!-- excused: why -->\n```sh\none\n```\n"
+    more = "<!-- run: continue -->\n```sh\ntwo\n```\n"
+    assert "nothing to continue" in mistakes_of(excused + more)[0]
+    assert [block.continues for block in blocks_of("<!-- run: cluster -->\n```sh\none\n```\n" + excused + more)] == [False, False, True]
 
 
 def test_ten_blocks_may_be_excused_and_the_eleventh_may_not(tmp_path: Path) -> None:
@@ -97,3 +104,8 @@ def test_output_is_compared_line_by_line_in_order_with_any_numbers() -> None:
     assert shows(printed, ("Saved ... tables", "...", "all done")) is None
     assert shows(printed, ("all done", "Saved ...")) == "Saved ..."
     assert shows(printed, ("Saved many rows",)) == "Saved many rows"
+
+
+def test_a_line_that_is_a_number_means_that_number() -> None:
+    assert shows("401\n", ("401",)) is None
+    assert shows("200\n", ("401",)) == "401"
