@@ -30,7 +30,7 @@ def config() -> dict[str, Any]:
 def under(profile: str) -> dict[str, Any]:
     """The configuration with a profile's patches (JSON Patch, of which `add` and `replace` are used)."""
     changed = deepcopy(config())
-    patches = next((one["patches"] for one in config()["profiles"] if one["name"] == profile), [])
+    patches: list[dict[str, Any]] = next((one["patches"] for one in config()["profiles"] if one["name"] == profile), [])
     for patch in patches:
         *parents, last = patch["path"].strip("/").split("/")
         at: Any = changed
