@@ -59,7 +59,7 @@ proof-clean: sync ## start a cluster, use it, stop it, count what is left behind
 diagrams-check: sync chromium ## draw the Mermaid diagrams of the documents; a syntax error fails (npm, Chromium; ARGS="--into DIRECTORY" leaves pictures)
 	@$(RUN) python tools/render_diagrams.py $(ARGS)
 
-docs-run: sync ## run the commands that the documents show (ARGS=--cluster: also those on the cluster, after make cluster-up images install; ARGS=--list)
+docs-run: sync ## run the commands that the documents show (ARGS=--cluster: also those on the local cluster, after make install; ARGS=--list)
 	@$(RUN) python -m tools.docs_run $(ARGS)
 
 images: sync ## build the images, print their sizes, push them to the local cluster (BUILDER=docker|buildah REGISTRY=host:port ARGS="server --no-push")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,19 +26,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make docs-run", description="Run the commands that the documents show.")
     parser.add_argument("documents", nargs="*", help="only these, as docs/FLEET.md")
     parser.add_argument(
-        "--cluster", action="store_true", help="also what needs the local cluster with the chart on it (make cluster-up images install)"
+        "--cluster",
+        action="store_true",
+        help="also what needs the local cluster with the chart on it (make cluster-up images install, docs/DEPLOYMENT.md)",
     )
     parser.add_argument("--only-cluster", action="store_true", help="only that")
     parser.add_argument("--list", action="store_true", help="say what would be run and what is excused; run nothing")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that shells end what they started
     blocks, mistakes = collect(ROOT)
     for mistake in mistakes:
         print(mistake, file=sys.stderr)
     if unknown := set(arguments.documents) - {str(block.document) for block in blocks}:
         parser.error(f"no blocks in {', '.join(sorted(unknown))}")
     chosen = [block for block in blocks if not arguments.documents or str(block.document) in arguments.documents]
-    if arguments.list:
-        for block in chosen:
+    for block in chosen:
+        if arguments.list or block.reason:
             print(f"{block.document}:{block.line}: {f'excused: {block.reason}' if block.reason else block.where}")
     wanted = {Where.CLUSTER} if arguments.only_cluster else {Where.LOCAL, Where.CLUSTER} if arguments.cluster else {Where.LOCAL}
     runs = [block for block in chosen if block.where in wanted]
@@ -126,7 +130,7 @@ def _cluster() -> tuple[str, str]:
         [sys.executable, "-m", "kind", "status", "--json"], cwd=ROOT, capture_output=True, timeout=120, text=True, check=False
     )
     if status.returncode != 0:
-        raise SystemExit("docs-run --cluster needs the local cluster with the chart on it: make cluster-up images install")
+        raise SystemExit("docs-run --cluster needs the local cluster with the chart on it: docs/DEPLOYMENT.md")
     told = json.loads(status.stdout)
     return told["kubeconfig"], told["programs"]
 

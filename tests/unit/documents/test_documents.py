@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -66,6 +67,20 @@ def test_every_block_of_commands_is_marked_and_few_are_excused() -> None:
     assert [str(mistake) for mistake in mistakes] == []
     assert sum(block.where is Where.EXCUSED for block in blocks) <= MAX_EXCUSED
     assert sum(block.where is Where.LOCAL for block in blocks) > 40
+
+
+def test_every_script_is_one_that_bash_can_read() -> None:
+    blocks, _ = collect(ROOT)
+    for command in (command for block in blocks for command in block.commands):
+        read = subprocess.run(["bash", "-n"], input=command.text, capture_output=True, text=True, timeout=10, check=False)
+        assert read.returncode == 0, f"{command.text}\n{read.stderr}"
+
+
+def test_every_file_of_the_repository_that_a_command_names_exists() -> None:
+    blocks, _ = collect(ROOT)
+    for command in (command for block in blocks for command in block.commands):
+        for name in re.findall(r"(?<![\w/.-])((?:charts|docs|examples|images|tools)/[\w./-]+)", command.text):
+            assert (ROOT / name).exists(), f"{name} in {command.text}"
 
 
 def test_troubleshooting_has_causes_and_commands_for_errors_that_exist() -> None:
