@@ -45,20 +45,19 @@ def main() -> int:
             print(f"{block.document}:{block.line}: {f'excused: {block.reason}' if block.reason else block.where}")
     wanted = {Where.CLUSTER} if arguments.only_cluster else {Where.LOCAL, Where.CLUSTER} if arguments.cluster else {Where.LOCAL}
     runs = [block for block in chosen if block.where in wanted]
-    failures = 0 if arguments.list else _run(runs)
+    count, failures = (0, 0) if arguments.list else _run(runs)
     left = sum(block.where is Where.CLUSTER for block in chosen) if Where.CLUSTER not in wanted else 0
     excused = sum(block.where is Where.EXCUSED for block in blocks)
     verdict = f"{failures} failed" if failures else f"{len(mistakes)} mistakes" if mistakes else "ok"
-    count = 0 if arguments.list else len(runs)
     print(f"docs-run: {count} run, {left} of cluster not run, {excused} excused (limit {MAX_EXCUSED}), {verdict}")
     return 1 if failures or mistakes else 0
 
 
-def _run(blocks: list[Block]) -> int:
-    """Run them, each chain in a shell of its own; say what failed. A chain ends at its first failure."""
+def _run(blocks: list[Block]) -> tuple[int, int]:
+    """Run them, each chain in a shell of its own, which ends at its first failure; how many blocks did what they should, and how many failed."""
     if not blocks:
-        return 0
-    failures = 0
+        return 0, 0
+    count = failures = 0
     with tempfile.TemporaryDirectory(prefix="shield-docs-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # as root, the embedded PostgreSQL runs as somebody else, who must get to its data directory
@@ -76,12 +75,13 @@ def _run(blocks: list[Block]) -> int:
                     shell = stack.enter_context(Shell(clone, environment, home))
                     for block in chain:
                         shell.run(block)
+                        count += 1
             except Failed as failed:
                 failures += 1
                 print(failed, file=sys.stderr, flush=True)
             else:
                 print(f"{first.document}:{first.line}: {len(chain)} blocks, {time.monotonic() - began:.0f} s", flush=True)
-    return failures
+    return count, failures
 
 
 def chains(blocks: list[Block]) -> list[list[Block]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tools.docs_run.__main__ import chains
 from tools.docs_run.blocks import MAX_EXCUSED, Block, Where, collect, read, shows
 
 PAGE = Path("docs/PAGE.md")
@@ -96,6 +97,11 @@ def test_ten_blocks_may_be_excused_and_the_eleventh_may_not(tmp_path: Path) -> N
     assert (len(blocks), mistakes) == (MAX_EXCUSED, [])
     (tmp_path / "docs/B.md").write_text(excused)
     assert [str(mistake) for mistake in collect(tmp_path)[1]] == ["docs/B.md:2: excuse number 11: at most 10 blocks may be excused"]
+
+
+def test_blocks_that_go_on_share_a_shell_with_those_before() -> None:
+    text = "".join(f"<!-- run: {mark} -->\n```sh\n{mark}\n```\n" for mark in ("local", "continue", "cluster", "continue", "local"))
+    assert [len(chain) for chain in chains(blocks_of(text))] == [2, 2, 1]
 
 
 def test_output_is_compared_line_by_line_in_order_with_any_numbers() -> None:
