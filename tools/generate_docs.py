@@ -61,7 +61,7 @@ One server answers REST at its address and MCP at `/mcp`. The examples assume `h
 The default mode (`SHIELD_AUTH_MODE=none`) asks for no credentials and serves this machine only: whoever reaches the loopback address is the
 local user. A server in this mode refuses to bind any other address unless it is told twice (`SHIELD_HOST` and `SHIELD_AUTH_ALLOW_OPEN=true`).
 With `api-key` and `oidc` every request, REST and MCP alike, needs `Authorization: Bearer` with a key or an access token; without a valid one the answer is
-`401` with `WWW-Authenticate`. [SECURITY.md](SECURITY.md) says how to make keys, which scopes there are, and who sees what.
+`401` with `WWW-Authenticate`. [SECURITY.md](SECURITY.md) says how to create keys, which scopes there are, and who sees what.
 
 Every request, whatever the route, must name a host that the server serves: a loopback name with the server's port, the host of
 `SHIELD_PUBLIC_URL`, or one of `SHIELD_ALLOWED_HOSTS`. A request that carries an `Origin` must come from the server's own pages or from one of
