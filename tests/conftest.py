@@ -22,6 +22,7 @@ from shield.database.engine import create_engine
 from shield.database.migrate import upgrade
 from shield.settings import PostgresSettings, Settings, load
 from tests.peers.valkey import Valkey
+from tests.scratch import scratch
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 _TEMPLATE = f"shield_template_{os.getpid()}"
@@ -37,15 +38,6 @@ class GivenPostgres:
 
 
 Server = EmbeddedPostgres | GivenPostgres
-
-_MEMORY = Path("/dev/shm")
-_ROOM = 2 * 1024**3
-"""Bytes that must be free in memory; two test processes use less than half of it."""
-
-
-def _scratch() -> Path | None:
-    """Where databases and data directories of tests lie: in memory, if there is room, because every write of theirs ends in an fsync."""
-    return _MEMORY if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -87,7 +79,7 @@ def postgres() -> Iterator[Server]:
         yield given
         _admin(given, f"DROP DATABASE {_TEMPLATE} WITH (FORCE)")
         return
-    directory = Path(tempfile.mkdtemp(prefix="shield-pg-", dir=_scratch()))
+    directory = Path(tempfile.mkdtemp(prefix="shield-pg-", dir=scratch()))
     try:
         with EmbeddedPostgres(directory) as server:
             for name in ("fsync", "full_page_writes"):  # what they protect from is a machine that loses power
@@ -136,7 +128,7 @@ def valkey(valkey_server: Valkey) -> Valkey:
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
     """A short-pathed data directory that embedded PostgreSQL accepts, removed afterwards."""
-    directory = Path(tempfile.mkdtemp(prefix="shield-data-", dir=_scratch()))
+    directory = Path(tempfile.mkdtemp(prefix="shield-data-", dir=scratch()))
     yield directory
     shutil.rmtree(directory, ignore_errors=True)
 
