@@ -128,6 +128,14 @@ def valkey(valkey_server: Valkey) -> Valkey:
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
     """A short-pathed data directory that embedded PostgreSQL accepts, removed afterwards."""
+    directory = Path(tempfile.mkdtemp(prefix="shield-data-"))
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def fast_dir() -> Iterator[Path]:
+    """The same in memory, for what writes often and is not searched: memory cannot tell what a file reserves from what it holds."""
     directory = Path(tempfile.mkdtemp(prefix="shield-data-", dir=scratch()))
     yield directory
     shutil.rmtree(directory, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Where databases and data directories of tests lie: in memory, if there is room, because every write of theirs ends in an fsync."""
+"""Where databases and vector indexes of tests lie: in memory, if there is room, because every write of theirs ends in an fsync."""
 
 from __future__ import annotations
 
