@@ -98,6 +98,8 @@ class IngestJobs:
         self._waiting_for: dict[Key, set[Key]] = {}
         self._written: dict[str, float] = {}
         self._active: dict[str, Key] = {}
+        self._untold: dict[str, Key] = {}
+        """Ended, and not known to have been told the row's last word: the orchestrator may have been away."""
         self._news: set[str] = set()
         self.rows = Rows(orchestrator, metrics, batch_delay=settings.row_batch_delay)
         self.canceller = Canceller(orchestrator, metrics, retry=settings.progress_interval)
@@ -110,8 +112,11 @@ class IngestJobs:
                 self.rows.forget(change.uid)
                 self._written.pop(change.uid, None)
                 self._active.pop(change.uid, None)
+                self._untold.pop(change.uid, None)
                 if self.canceller.running:  # else the sweep of whoever leads finds it
                     self.canceller.add(change.uid, "deleted")
+            elif self._may_be_untold(change.key):
+                self._untold[change.uid] = change.key
             yield change.key
         elif change.kind == JOBS:
             job = None if change.gone else self._children.get(change.key)
@@ -141,12 +146,22 @@ class IngestJobs:
         finally:
             self._places.release(key)
 
+    def _may_be_untold(self, key: Key) -> bool:
+        """It ran, ended not long ago, and its status does not hold an outcome, which only the row can tell."""
+        status = (self._jobs.get(key) or {}).get("status") or {}
+        ended = status.get("completionTime")
+        if not ended or not status.get("jobName") or status.get("outcome"):
+            return False
+        return (self._now() - datetime.fromisoformat(ended)).total_seconds() < self._settings.row_memory
+
     def _decide(self, view: View) -> Plan:
         return decide(view, self._now(), self._limits)
 
     async def _view(self, subject: Subject) -> View:
         children = tuple(child_of(job) for job in self._children.children(subject.meta.uid))
         view = View(subject, children, row=self.rows.known(subject.meta.uid))
+        if subject.status.finished and view.row is not None and view.row.ended:
+            self._untold.pop(subject.meta.uid, None)
         if subject.spec is None or subject.status.finished or subject.meta.deleting or subject.managed_by != MANAGER:
             return view
         finished = [child for child in children if child.finish]
@@ -323,16 +338,33 @@ class IngestJobs:
             await self.follow()
 
     async def follow(self) -> None:
-        """Ask for the rows of all IngestJobs that run; those with news are reconciled, the longest unwritten first, as many as may be."""
-        active = dict(self._active)
+        """Ask for the rows of all IngestJobs that run, and of those that ended untold.
+
+        Those with news are reconciled, the longest unwritten first, as many as may be.
+        """
+        for uid in [uid for uid, key in self._untold.items() if not self._may_be_untold(key)]:
+            del self._untold[uid]
+        untold = tuple(self._untold)
+        active = self._active | self._untold
         try:
             self._news.update(await self.rows.refresh(active))
         except OrchestratorError as error:
             log.warning("progress.unknown", rows=len(active), error=str(error))
+        else:
+            self._heard_of(untold)
         self._news &= active.keys()
         for uid in sorted(self._news, key=lambda uid: self._written.get(uid, 0.0))[: self._settings.progress_writes]:
             self._news.discard(uid)
             self.queue.add(active[uid])
+
+    def _heard_of(self, untold: Iterable[str]) -> None:
+        """Who has no row is never told; whose row has ended is told, until a reconciliation saw it; the others are asked about again."""
+        for uid in untold:
+            row = self.rows.known(uid)
+            if row is None:
+                self._untold.pop(uid, None)
+            elif row.ended and uid in self._untold:
+                self._news.add(uid)
 
     def _follows(self, uid: str, key: Key, *, runs: bool) -> None:
         if runs:

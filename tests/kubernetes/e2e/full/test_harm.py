@@ -108,6 +108,11 @@ def test_without_redis_and_orchestrator_it_completes(installation: Installation)
         scaled(installation, SHIELD, "valkey", 1)
         scaled(installation, SHIELD, "shield-api", 1)
     assert installation.row("alone")["progress"]["documents"] == PAGES
+    until(
+        "its last numbers are told although the orchestrator was away at its end",
+        lambda: installation.get("ingestjob", "alone")["status"]["progress"]["documents"] == PAGES,
+        limit=60,
+    )
 
 
 def test_a_database_that_restarts_costs_a_retry_and_no_document(installation: Installation) -> None:
