@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -28,7 +28,7 @@ from shield_operator.ingestjobs.sweep import Canceller, sweep_for_ever
 from shield_operator.ingestjobs.view import Base, Child, Claim, Subject, View, child_of, slim_job, subject_of
 from shield_operator.metrics import Metrics
 from shield_operator.names import INGEST_LABEL, MANAGED_BY_LABEL, MANAGER, job_name
-from shield_operator.orchestrator import Orchestrator, OrchestratorError
+from shield_operator.orchestrator import Orchestrator, OrchestratorError, Row
 from shield_operator.queue import DONE, Backoff, Result, WorkQueue
 from shield_operator.settings import Settings
 from shield_operator.watching import Cache, Change, Watch
@@ -98,8 +98,8 @@ class IngestJobs:
         self._waiting_for: dict[Key, set[Key]] = {}
         self._written: dict[str, float] = {}
         self._active: dict[str, Key] = {}
-        self._untold: dict[str, Key] = {}
-        """Ended, and not known to have been told the row's last word: the orchestrator may have been away."""
+        self._untold: dict[str, tuple[Key, datetime]] = {}
+        """Ended, and not known to have been told the row's last word: the orchestrator may have been away. Until when it is asked."""
         self._news: set[str] = set()
         self.rows = Rows(orchestrator, metrics, batch_delay=settings.row_batch_delay)
         self.canceller = Canceller(orchestrator, metrics, retry=settings.progress_interval)
@@ -115,8 +115,6 @@ class IngestJobs:
                 self._untold.pop(change.uid, None)
                 if self.canceller.running:  # else the sweep of whoever leads finds it
                     self.canceller.add(change.uid, "deleted")
-            elif self._may_be_untold(change.key):
-                self._untold[change.uid] = change.key
             yield change.key
         elif change.kind == JOBS:
             job = None if change.gone else self._children.get(change.key)
@@ -146,13 +144,17 @@ class IngestJobs:
         finally:
             self._places.release(key)
 
-    def _may_be_untold(self, key: Key) -> bool:
-        """It ran, ended not long ago, and its status does not hold an outcome, which only the row can tell."""
-        status = (self._jobs.get(key) or {}).get("status") or {}
-        ended = status.get("completionTime")
-        if not ended or not status.get("jobName") or status.get("outcome"):
-            return False
-        return (self._now() - datetime.fromisoformat(ended)).total_seconds() < self._settings.row_memory
+    def _note_end(self, subject: Subject, row: Row | None) -> None:
+        """Remember one that ended not long ago and may not have been told the row's last word: only the row knows an outcome."""
+        status = subject.status
+        told = (row is not None and row.ended) or status.outcome or not status.job_name or status.completion_time is None
+        until = (
+            self._now() if told or status.completion_time is None else status.completion_time + timedelta(seconds=self._settings.row_memory)
+        )
+        if until > self._now():
+            self._untold[subject.meta.uid] = (subject.key, until)
+        else:
+            self._untold.pop(subject.meta.uid, None)
 
     def _decide(self, view: View) -> Plan:
         return decide(view, self._now(), self._limits)
@@ -160,8 +162,8 @@ class IngestJobs:
     async def _view(self, subject: Subject) -> View:
         children = tuple(child_of(job) for job in self._children.children(subject.meta.uid))
         view = View(subject, children, row=self.rows.known(subject.meta.uid))
-        if subject.status.finished and view.row is not None and view.row.ended:
-            self._untold.pop(subject.meta.uid, None)
+        if subject.status.finished:
+            self._note_end(subject, view.row)
         if subject.spec is None or subject.status.finished or subject.meta.deleting or subject.managed_by != MANAGER:
             return view
         finished = [child for child in children if child.finish]
@@ -342,10 +344,10 @@ class IngestJobs:
 
         Those with news are reconciled, the longest unwritten first, as many as may be.
         """
-        for uid in [uid for uid, key in self._untold.items() if not self._may_be_untold(key)]:
-            del self._untold[uid]
-        untold = tuple(self._untold)
-        active = self._active | self._untold
+        now = self._now()
+        self._untold = {uid: (key, until) for uid, (key, until) in self._untold.items() if until > now}
+        untold = {uid: key for uid, (key, _) in self._untold.items()}
+        active = self._active | untold
         try:
             self._news.update(await self.rows.refresh(active))
         except OrchestratorError as error:

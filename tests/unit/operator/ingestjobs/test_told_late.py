@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from shield_operator.cluster import INGESTJOBS, Obj
-from shield_operator.watching import Change
+from shield_operator.queue import Result
 from tests.unit.operator.ingestjobs.test_reconcile import KEY, World
 
 
@@ -23,6 +23,7 @@ async def world() -> World:
     world.orchestrator.away = True
     world.job_ends("Complete")
     world.now += timedelta(seconds=31)
+    assert await world.reconcile() == Result(0)
     await world.reconcile()
     assert (world.says()["Complete"], documents(world)) == ("True Completed", 8)
     world.row("completed", outcome="complete", stage="done", progress={"documents": 20})
@@ -92,7 +93,7 @@ async def test_after_the_time_to_remember_rows_nobody_asks(world: World) -> None
 async def test_an_operator_that_starts_anew_asks_too(world: World) -> None:
     world.restart()
     world.orchestrator.away = False
-    list(world.operator.keys_of(Change(INGESTJOBS, KEY, world.uid, None, gone=False)))
+    await world.reconcile()
     assert await look(world)
     assert documents(world) == 20
 
