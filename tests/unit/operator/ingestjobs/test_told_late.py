@@ -8,7 +8,7 @@ import pytest
 
 from shield_operator.cluster import INGESTJOBS, Obj
 from shield_operator.queue import Result
-from tests.unit.operator.ingestjobs.test_reconcile import KEY, World
+from tests.unit.operator.ingestjobs.world import KEY, World
 
 
 @pytest.fixture
