@@ -40,7 +40,14 @@ def main(arguments: list[str]) -> int:
     registry = cluster.addresses.registry
     if verb != "uninstall" and (missing := _missing(registry)):
         return _refuse(f'The cluster\'s registry lacks {", ".join(missing)}. Build them: make images ARGS="operator server services"')
-    local = ["-f", str(CHART / "ci" / "local-values.yaml"), "--set", f"imageRegistry={registry}", "--set", f"global.imageRegistry={registry}"]
+    local = [
+        "-f",
+        str(CHART / "ci" / "local-values.yaml"),
+        "--set",
+        f"imageRegistry={registry}",
+        "--set",
+        f"global.imageRegistry={registry}",
+    ]
     commands = {
         "install": ["upgrade", "--install", NAME, str(CHART), "--create-namespace", *local, *options, *_WAIT],
         "upgrade": ["upgrade", NAME, str(CHART), "--reset-then-reuse-values", *options, *_WAIT],

@@ -50,8 +50,8 @@ def _rollout(release: Release, directory: Path, say: Callable[[str], None], tag:
     log = directory / "rollout.log"
     with Traffic(release.target(), RATE, TOOL, {}) as traffic:
         traffic.wait_for_calls(int(RATE) * 5)
-        process = shield(release, *rollout_arguments(release, tag, interval=INTERVAL, hold=hold), log=log)
-        code = wait(process, 900, log)
+        with shield(release, *rollout_arguments(release, tag, interval=INTERVAL, hold=hold), log=log) as process:
+            code = wait(process, 600, log)
         over = traffic.now()
         traffic.pause(MARGIN + 10)
     for line in log.read_text(encoding="utf-8").splitlines():

@@ -6,7 +6,8 @@ import json
 import subprocess
 import time
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from images.catalogue import SERVER, version
 from kind.binaries import binary
 from kind.cluster import Cluster
+from tests.kubernetes.release.addons import GATEWAY
 from tests.kubernetes.release.traffic import Target
 from tests.kubernetes.release.variants import PACKAGE, push_variant
 
@@ -117,6 +119,10 @@ class Release:
         answer = httpx.get(f"{self.prometheus}/api/v1/alerts", trust_env=False, timeout=10)
         return {item["labels"]["alertname"]: item["state"] for item in answer.raise_for_status().json()["data"]["alerts"]}
 
+    def lost(self) -> str:
+        """What the gateway says of requests that it could not have answered well, the last ones."""
+        return self.cluster.kubectl.run("logs", "-n", GATEWAY, "deployment/traefik", "--tail=40")
+
     def told(self) -> str:
         """What a person would look at."""
         looks = (("get", "pods,jobs", "-o", "wide"), ("get", "events", "--sort-by=.lastTimestamp"))
@@ -137,13 +143,20 @@ class Release:
         push_variant(registry, SERVER.name, version(), BROKEN, fails)
 
 
-def shield(release: Release, *arguments: str, log: Path) -> subprocess.Popen[str]:
-    """Start a `shield` command of this checkout, as an operator's machine would; what it prints goes to `log`."""
+@contextmanager
+def shield(release: Release, *arguments: str, log: Path) -> Iterator[subprocess.Popen[str]]:
+    """A `shield` command of this checkout, as an operator's machine would run it; what it prints goes to `log`. Interrupted at the end if it runs."""
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(log.parent), "KUBECONFIG": str(release.cluster.kubeconfig)}
     with log.open("w", encoding="utf-8") as output:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [str(ROOT / ".venv" / "bin" / "shield"), *arguments], env=environment, stdout=output, stderr=output, text=True, cwd=log.parent
         )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(timeout=120)  # it takes the canary back first
 
 
 def wait(process: subprocess.Popen[str], seconds: float, log: Path) -> int:
@@ -156,7 +169,6 @@ def wait(process: subprocess.Popen[str], seconds: float, log: Path) -> int:
     try:
         return process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
-        process.kill()
         raise AssertionError(f"it did not end within {time.monotonic() - began:.0f} s:\n{log.read_text(encoding='utf-8')}") from None
 
 

@@ -8,6 +8,7 @@ import io
 import json
 import tarfile
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 import httpx
@@ -18,7 +19,7 @@ PACKAGE = "opt/shield/lib/python3.12/site-packages/shield"
 
 
 def push_variant(registry: str, repository: str, tag: str, new_tag: str, files: Mapping[str, str]) -> None:
-    """Push `repository:tag` once more as `new_tag`, with these files (paths without a leading slash) over its own.
+    """Push `repository:tag` once more as `new_tag`, with these Python files (paths without a leading slash) over its own.
 
     Raises:
         httpx.HTTPError: the registry does not hold it, or takes nothing.
@@ -51,10 +52,12 @@ def _archive(files: Mapping[str, str]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, text in sorted(files.items()):
-            entry = tarfile.TarInfo(name)
-            content = text.encode()
-            entry.mode, entry.size = 0o644, len(content)
-            archive.addfile(entry, io.BytesIO(content))
+            # The image's bytecode is not compared with its source, so it must go: `.wh.` in front of a name takes a file away.
+            compiled = PurePosixPath(name).with_suffix(".cpython-312.pyc")
+            gone = compiled.parent / "__pycache__" / f".wh.{compiled.name}"
+            for entry, content in ((tarfile.TarInfo(name), text.encode()), (tarfile.TarInfo(str(gone)), b"")):
+                entry.mode, entry.size = 0o644, len(content)
+                archive.addfile(entry, io.BytesIO(content))
     return buffer.getvalue()
 
 
