@@ -37,11 +37,25 @@ test-kubernetes: sync ## the tests on a real API server and cluster (builds Kube
 test-chart: sync ## the chart's suites: every template, every flavour on a real API server, both Helm versions (builds Helm once)
 	@$(RUN) pytest -n 2 -m "" tests/chart $(ARGS)
 
-e2e: sync ## the product on a local cluster as its users meet it: images, services, operator, IngestJobs, attacks, tools over MCP
+e2e: sync ## the product on a local cluster as its users meet it: images, services, operator, IngestJobs, attacks, tools over MCP; then its chart
 	@$(RUN) python -m tests.kubernetes.e2e $(ARGS)
+	@$(RUN) python -m tests.kubernetes.release $(ARGS)
 
-e2e-full: sync ## the same with nodes, services and operators that fail; writes docs/reports/e2e.md
+e2e-full: sync ## the same with what fails around it, canary traffic, alerts and upgrades; writes docs/reports/e2e.md and release.md
 	@$(RUN) python -m tests.kubernetes.e2e --full $(ARGS)
+	@$(RUN) python -m tests.kubernetes.release --full $(ARGS)
+
+canary-demo: sync ## a good version goes from 10 % to 100 % of the traffic, a bad one comes back by itself: Traefik and Prometheus on the local cluster
+	@$(RUN) python -m tests.kubernetes.release.canary_demo
+
+install: sync ## install the chart on the local cluster, with stand-ins for stores (ARGS="--set mcp.replicas=2")
+	@$(RUN) python tools/local_release.py install $(ARGS)
+
+upgrade: sync ## upgrade it to this checkout's chart, with earlier values (ARGS="--set worker.replicas=2")
+	@$(RUN) python tools/local_release.py upgrade $(ARGS)
+
+uninstall: sync ## remove it, but for the CRDs
+	@$(RUN) python tools/local_release.py uninstall $(ARGS)
 
 cluster-up: sync ## start a Kubernetes of one node here, without Docker (root, Linux; CLUSTER=kind: in Docker); builds it once, in minutes
 	@$(RUN) python -m kind up --provider $(CLUSTER) $(ARGS)
@@ -139,4 +153,4 @@ format: sync ## format the code
 	@$(RUN) ruff format .
 	@$(RUN) ruff check --fix .
 
-.PHONY: help sync docs-run diagrams-check check chromium test test-whole test-kubernetes e2e e2e-full cluster-up cluster-down cluster-status proof-clean up dev generate proof-fresh proof-delete proof-errors proof-isolation proof-monitoring proof-boundaries proof-boundaries-sabotage chaos chaos-sabotage load bench-operator bench-breaker bench-graph bench-memory test-litellm test-chart coverage build format
+.PHONY: help sync docs-run diagrams-check check chromium test test-whole test-kubernetes e2e e2e-full canary-demo install upgrade uninstall cluster-up cluster-down cluster-status proof-clean up dev generate proof-fresh proof-delete proof-errors proof-isolation proof-monitoring proof-boundaries proof-boundaries-sabotage chaos chaos-sabotage load bench-operator bench-breaker bench-graph bench-memory test-litellm test-chart coverage build format

@@ -157,7 +157,8 @@ class Buildah:
     def _mounts(self, directory: Path) -> list[str]:
         downloads = self._settings.cache / "uv"
         downloads.mkdir(parents=True, exist_ok=True)
-        mounts = {downloads: "/root/.cache/uv:rw"}
+        # uv runs as root in the build, whose home has one name on every Linux: there it looks for what it has downloaded before.
+        mounts = {downloads: f"{Path('~root').expanduser()}/.cache/uv:rw"}
         bundle = self._settings.ca_bundle
         if bundle is not None:
             for name, content, target in (

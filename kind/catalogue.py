@@ -64,22 +64,27 @@ class Tool:
         return f"-s -w {self.ldflags.format(version=self.version, major=major, minor=minor)}".strip()
 
 
+def _commands(
+    name: str, module: str, programs: tuple[str, ...] = (), *, tags: str = "", ldflags: str = "", data: tuple[str, ...] = ()
+) -> Tool:
+    """A tool whose programs lie below `cmd/` in its module, as is the custom; without a list, one of its own name."""
+    paths = {program: f"{module}/cmd/{program}" for program in programs or (name,)}
+    return Tool(name, paths, module=module, tags=tags, ldflags=ldflags, data=data)
+
+
 _KUBERNETES = "k8s.io/component-base/version"
 
-KUBERNETES = Tool(
+KUBERNETES = _commands(
     "kubernetes",
-    {
-        name: f"k8s.io/kubernetes/cmd/{name}"
-        for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl")
-    },
-    module="k8s.io/kubernetes",
+    "k8s.io/kubernetes",
+    ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl"),
     ldflags=f"-X {_KUBERNETES}.gitVersion={{version}} -X {_KUBERNETES}.gitMajor={{major}} -X {_KUBERNETES}.gitMinor={{minor}}",
 )
 ETCD = Tool("etcd", {"etcd": "go.etcd.io/etcd/server/v3"}, module="go.etcd.io/etcd/server/v3")
-CONTAINERD = Tool(
+CONTAINERD = _commands(
     "containerd",
-    {name: f"github.com/containerd/containerd/v2/cmd/{name}" for name in ("containerd", "containerd-shim-runc-v2", "ctr")},
-    module="github.com/containerd/containerd/v2",
+    "github.com/containerd/containerd/v2",
+    ("containerd", "containerd-shim-runc-v2", "ctr"),
     tags="no_btrfs,no_devmapper,no_zfs",
     ldflags="-X github.com/containerd/containerd/v2/version.Version={version}",
 )
@@ -94,26 +99,24 @@ CNI = Tool(
 COREDNS = Tool("coredns", {"coredns": "github.com/coredns/coredns"}, module="github.com/coredns/coredns")
 REGISTRY = Tool("registry", {"registry": "."}, module="github.com/distribution/distribution/v3")
 PAUSE = Tool("pause", {"pause": "."})
-HELM = Tool(
+HELM = _commands(
     "helm",
-    {"helm": "helm.sh/helm/v4/cmd/helm"},
-    module="helm.sh/helm/v4",
+    "helm.sh/helm/v4",
     ldflags="-X helm.sh/helm/v4/internal/version.version={version}",
 )
-KWOK = Tool(
+KWOK = _commands(
     "kwok",
-    {"kwok": "sigs.k8s.io/kwok/cmd/kwok"},
-    module="sigs.k8s.io/kwok",
+    "sigs.k8s.io/kwok",
     data=(
         "kustomize/stage/node/fast/node-initialize.yaml",
         "kustomize/stage/node/heartbeat-with-lease/node-heartbeat-with-lease.yaml",
         "kustomize/stage/pod/fast/pod-*.yaml",
     ),
 )
-PROMETHEUS = Tool(
+PROMETHEUS = _commands(
     "prometheus",
-    {name: f"github.com/prometheus/prometheus/cmd/{name}" for name in ("prometheus", "promtool")},
-    module="github.com/prometheus/prometheus",
+    "github.com/prometheus/prometheus",
+    ("prometheus", "promtool"),
     # Of its many ways to find targets one has a dependency that is no longer served, and pods are all we look for.
     tags="remove_all_sd,enable_kubernetes_sd",
     ldflags="-X github.com/prometheus/common/version.Version={version}",
@@ -125,38 +128,34 @@ HELM3 = Tool(
     module="helm.sh/helm/v3",
     ldflags="-X helm.sh/helm/v3/internal/version.version={version}",
 )
-KUBECONFORM = Tool(
+KUBECONFORM = _commands(
     "kubeconform",
-    {"kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"},
-    module="github.com/yannh/kubeconform",
+    "github.com/yannh/kubeconform",
     ldflags="-X main.version={version}",
 )
 # The monitoring and traffic of a cluster under test: run as pods (see `images`), or as processes beside it.
-PROMETHEUS_OPERATOR = Tool(
+PROMETHEUS_OPERATOR = _commands(
     "prometheus-operator",
-    {name: f"github.com/prometheus-operator/prometheus-operator/cmd/{name}" for name in ("operator", "prometheus-config-reloader")},
-    module="github.com/prometheus-operator/prometheus-operator",
+    "github.com/prometheus-operator/prometheus-operator",
+    ("operator", "prometheus-config-reloader"),
     ldflags="-X github.com/prometheus/common/version.Version={version}",
     data=("example/prometheus-operator-crd/*.yaml", "example/rbac/prometheus-operator/*.yaml"),
 )
-METRICS_SERVER = Tool(
+METRICS_SERVER = _commands(
     "metrics-server",
-    {"metrics-server": "sigs.k8s.io/metrics-server/cmd/metrics-server"},
-    module="sigs.k8s.io/metrics-server",
+    "sigs.k8s.io/metrics-server",
     data=("manifests/base/*.yaml",),
 )
-TRAEFIK = Tool(
+TRAEFIK = _commands(
     "traefik",
-    {"traefik": "github.com/traefik/traefik/v3/cmd/traefik"},
-    module="github.com/traefik/traefik/v3",
+    "github.com/traefik/traefik/v3",
     ldflags="-X github.com/traefik/traefik/v3/pkg/version.Version={version}",
 )
 GATEWAY_API = Tool("gateway-api", {}, module="sigs.k8s.io/gateway-api", data=("config/crd/standard/*.yaml",))
 """Resource definitions only."""
-FLAGGER = Tool(
+FLAGGER = _commands(
     "flagger",
-    {"flagger": "github.com/fluxcd/flagger/cmd/flagger"},
-    module="github.com/fluxcd/flagger",
+    "github.com/fluxcd/flagger",
     data=("artifacts/flagger/*.yaml",),
 )
 # What the tests of skaffold.yaml and of the workflows ask.

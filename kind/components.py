@@ -67,6 +67,7 @@ def make_credentials(directory: Path, serving: Serving) -> Authority:
     hosts = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost", "127.0.0.1"]
     authority.issue("apiserver", "kube-apiserver", hosts=[*hosts, serving.service_address, serving.address])
     authority.issue("kubelet-client", "kube-apiserver-kubelet-client", group=ADMINISTRATORS)
+    Authority(directory / "pki", "front-proxy-ca").issue("front-proxy", "front-proxy-client")
     authority.key_pair("service-accounts")
     administrator = authority.issue("admin", "kubernetes-admin", group=ADMINISTRATORS)
     write_kubeconfig(directory / "kubeconfig", server=serving.url, authority=authority.certificate, user=administrator)
@@ -118,6 +119,15 @@ def apiserver(program: Path, serving: Serving, credentials: Credentials, *, sock
             f"--kubelet-client-key={file('kubelet-client.key')}",
             f"--kubelet-certificate-authority={file('ca.crt')}",
             "--kubelet-preferred-address-types=InternalIP",  # nobody resolves the node's name
+            # Extensions of the API, such as metrics-server, learn by a certificate of this authority whom the API server speaks for.
+            f"--requestheader-client-ca-file={file('front-proxy-ca.crt')}",
+            "--requestheader-allowed-names=front-proxy-client",
+            "--requestheader-username-headers=X-Remote-User",
+            "--requestheader-group-headers=X-Remote-Group",
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+            f"--proxy-client-cert-file={file('front-proxy.crt')}",
+            f"--proxy-client-key-file={file('front-proxy.key')}",
+            "--enable-aggregator-routing=true",  # to the pods themselves: a ClusterIP needs kube-proxy where the API server runs
             f"--service-account-key-file={file('service-accounts.pub')}",
             f"--service-account-signing-key-file={file('service-accounts.key')}",
             "--service-account-issuer=https://kubernetes.default.svc.cluster.local",

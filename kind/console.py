@@ -32,7 +32,7 @@ def step(report: Report, name: str, *, announce: bool = False) -> Iterator[None]
     began = time.monotonic()
     try:
         yield
-    except BaseException:
+    except BaseException:  # passes on: an interrupted step has its time told too
         report(f"  {name}: failed after {duration(time.monotonic() - began)}")
         raise
     report(f"  {name}: {duration(time.monotonic() - began)}")

@@ -98,7 +98,7 @@ class ControlPlane:
         self._sockets = Path(tempfile.mkdtemp(prefix="shield-etcd-"))
         try:
             self._start_all(self._sockets)
-        except BaseException:
+        except BaseException:  # passes on: `with` calls `__exit__` only after a start that succeeded
             self.__exit__(None, None, None)
             raise
         return self

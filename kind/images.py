@@ -32,20 +32,28 @@ class PushFailed(KindError):
     code = "cluster.push_failed"
 
 
-def push_program(registry: str, repository: str, tag: str, program: Path) -> str:
+def push_program(registry: str, repository: str, tag: str, program: Path, *, path: str | None = None) -> str:
     """Push an image that is nothing but this program, run as nobody; returns its digest.
+
+    Args:
+        registry: host and port; spoken to without TLS.
+        repository: the image's name.
+        tag: its tag.
+        program: a static executable.
+        path: where it lies in the image, without a leading slash; by default in the root.
 
     Raises:
         PushFailed: the registry did not take it.
     """
-    archive = _archive(program)
+    path = path or program.name
+    archive = _archive(program, path)
     # Fast compression: the image crosses one link, once.
     layer = gzip.compress(archive, compresslevel=1, mtime=0)
     config = json.dumps(
         {
             "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
             "os": "linux",
-            "config": {"Entrypoint": [f"/{program.name}"], "User": "65535:65535"},
+            "config": {"Entrypoint": [f"/{path}"], "User": "65535:65535"},
             "rootfs": {"type": "layers", "diff_ids": [_digest(archive)]},
         }
     ).encode()
@@ -76,10 +84,10 @@ def _push_blob(client: httpx.Client, base: str, blob: bytes) -> None:
     client.put(place, content=blob, headers={"Content-Type": "application/octet-stream"}).raise_for_status()
 
 
-def _archive(program: Path) -> bytes:
+def _archive(program: Path, path: str) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        entry = tarfile.TarInfo(program.name)  # no times and no owner: the same program is the same image
+        entry = tarfile.TarInfo(path)  # no times and no owner: the same program is the same image
         entry.mode, entry.size = 0o755, program.stat().st_size
         with program.open("rb") as content:
             archive.addfile(entry, content)

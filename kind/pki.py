@@ -34,12 +34,12 @@ class Pair:
 class Authority:
     """A certificate authority that signs into one directory."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, file: str = "ca") -> None:
         directory.mkdir(parents=True, exist_ok=True)
         directory.chmod(0o700)
         self._directory = directory
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = _name("shield-kind", None)
+        self._name = _name(f"shield-kind-{file}", None)
         certificate = (
             _builder(self._name, self._name, self._key.public_key())
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -47,7 +47,7 @@ class Authority:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        self.certificate = self._write("ca", certificate, self._key).certificate
+        self.certificate = self._write(file, certificate, self._key).certificate
 
     def issue(self, file: str, common_name: str, *, group: str | None = None, hosts: Sequence[str] = ()) -> Pair:
         """A certificate for a client, and with `hosts` (names and addresses) for a server too."""

@@ -22,6 +22,7 @@ from shield.database.engine import create_engine
 from shield.database.migrate import upgrade
 from shield.settings import PostgresSettings, Settings, load
 from tests.peers.valkey import Valkey
+from tests.scratch import scratch
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 _TEMPLATE = f"shield_template_{os.getpid()}"
@@ -78,9 +79,12 @@ def postgres() -> Iterator[Server]:
         yield given
         _admin(given, f"DROP DATABASE {_TEMPLATE} WITH (FORCE)")
         return
-    directory = Path(tempfile.mkdtemp(prefix="shield-pg-"))
+    directory = Path(tempfile.mkdtemp(prefix="shield-pg-", dir=scratch()))
     try:
         with EmbeddedPostgres(directory) as server:
+            for name in ("fsync", "full_page_writes"):  # what they protect from is a machine that loses power
+                _admin(server, f"ALTER SYSTEM SET {name} = off")
+            _admin(server, "SELECT pg_reload_conf()")
             _admin(server, f"CREATE DATABASE {_TEMPLATE}")
             asyncio.run(_migrate(_dsn(server, _TEMPLATE)))
             yield server
@@ -125,6 +129,14 @@ def valkey(valkey_server: Valkey) -> Valkey:
 def data_dir() -> Iterator[Path]:
     """A short-pathed data directory that embedded PostgreSQL accepts, removed afterwards."""
     directory = Path(tempfile.mkdtemp(prefix="shield-data-"))
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def fast_dir() -> Iterator[Path]:
+    """The same in memory, for what writes often and is not searched: memory cannot tell what a file reserves from what it holds."""
+    directory = Path(tempfile.mkdtemp(prefix="shield-data-", dir=scratch()))
     yield directory
     shutil.rmtree(directory, ignore_errors=True)
 

@@ -61,7 +61,7 @@ One server answers REST at its address and MCP at `/mcp`. The examples assume `h
 The default mode (`SHIELD_AUTH_MODE=none`) asks for no credentials and serves this machine only: whoever reaches the loopback address is the
 local user. A server in this mode refuses to bind any other address unless it is told twice (`SHIELD_HOST` and `SHIELD_AUTH_ALLOW_OPEN=true`).
 With `api-key` and `oidc` every request, REST and MCP alike, needs `Authorization: Bearer` with a key or an access token; without a valid one the answer is
-`401` with `WWW-Authenticate`. [SECURITY.md](SECURITY.md) says how to make keys, which scopes there are, and who sees what.
+`401` with `WWW-Authenticate`. [SECURITY.md](SECURITY.md) says how to create keys, which scopes there are, and who sees what.
 
 **1. A server that asks who calls.** On this machine by one variable; the chart does so by default (`auth.mode`).
 

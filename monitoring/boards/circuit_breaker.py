@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monitoring.boards.queries import NS, now, quantile, rate
+from monitoring.boards.queries import NS, now, p95s, quantile, rate, rates
 from monitoring.grafana import Dashboard, Query, Row, Unit, graph, stat, states
 
 
@@ -37,17 +37,13 @@ def board() -> Dashboard:
             Row(
                 "Calls",
                 (
-                    graph(
-                        "Calls by service",
-                        "All calls, refused ones included.",
-                        Query(rate("shield_dependency_calls_total", "service"), "{{service}}"),
-                        unit=Unit.PER_SECOND,
-                    ),
-                    graph(
+                    rates("Calls by service", "All calls, refused ones included.", "shield_dependency_calls_total", "service"),
+                    rates(
                         "Failures by code",
                         "dependency.circuit_open was refused without a call.",
-                        Query(rate("shield_dependency_calls_total", "service, code", failed), "{{service}} {{code}}"),
-                        unit=Unit.PER_SECOND,
+                        "shield_dependency_calls_total",
+                        "service, code",
+                        failed,
                     ),
                     graph(
                         "Share of failures",
@@ -59,11 +55,11 @@ def board() -> Dashboard:
                         unit=Unit.RATIO,
                         bad_above=0.05,
                     ),
-                    graph(
+                    p95s(
                         "p95 by service",
                         "Time-outs show here before a circuit opens.",
-                        Query(quantile(0.95, "shield_dependency_call_duration_seconds", "service"), "{{service}}"),
-                        unit=Unit.SECONDS,
+                        "shield_dependency_call_duration_seconds",
+                        "service",
                         width=12,
                     ),
                     graph(

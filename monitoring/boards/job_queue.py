@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monitoring.boards.queries import NS, now, quantile, rate
+from monitoring.boards.queries import NS, levels, now, p95s, quantile, rate, rates
 from monitoring.grafana import RATE, Dashboard, Panel, Query, Row, Unit, graph, stat
 
 
@@ -50,11 +50,12 @@ def _queue() -> tuple[Panel, ...]:
             f"max(shield_operator_schedules_late{{{NS}}})",
             bad_above=1,
         ),
-        graph("Jobs by status", "Pending, processing, parked.", Query(now("shield_jobs", "status"), "{{status}}"), stacked=True),
-        graph(
+        levels("Jobs by status", "Pending, processing, parked.", "shield_jobs", "status", stacked=True),
+        levels(
             "Oldest by priority",
             "300 s is the objective's limit.",
-            Query(now("shield_queue_oldest_seconds", "priority"), "{{priority}}"),
+            "shield_queue_oldest_seconds",
+            "priority",
             unit=Unit.SECONDS,
             bad_above=300,
         ),
@@ -69,48 +70,23 @@ def _queue() -> tuple[Panel, ...]:
 
 def _work() -> tuple[Panel, ...]:
     return (
-        graph(
-            "Jobs ended",
-            "By kind and status.",
-            Query(rate("shield_jobs_finished_total", "kind, status"), "{{kind}} {{status}}"),
-            unit=Unit.PER_SECOND,
-        ),
+        rates("Jobs ended", "By kind and status.", "shield_jobs_finished_total", "kind, status"),
         graph(
             "Failures by code and fault",
             "A source's fault is none of ours.",
             Query(rate("shield_jobs_failed_total", "code, fault"), "{{code}} ({{fault}})"),
             unit=Unit.PER_SECOND,
         ),
-        graph(
-            "Duration p95 by kind",
-            "From the first start to the end.",
-            Query(quantile(0.95, "shield_job_duration_seconds", "kind"), "{{kind}}"),
-            unit=Unit.SECONDS,
-        ),
-        graph(
-            "Stage p95",
-            "Where jobs spend their time.",
-            Query(quantile(0.95, "shield_stage_duration_seconds", "stage"), "{{stage}}"),
-            unit=Unit.SECONDS,
-        ),
-        graph(
-            "Documents by outcome",
-            "Stored, unchanged, failed, skipped, deleted.",
-            Query(rate("shield_documents_total", "status"), "{{status}}"),
-            unit=Unit.PER_SECOND,
-        ),
-        graph("Pages by outcome", "What crawls met.", Query(rate("shield_crawl_pages_total", "code"), "{{code}}"), unit=Unit.PER_SECOND),
+        p95s("Duration p95 by kind", "From the first start to the end.", "shield_job_duration_seconds", "kind"),
+        p95s("Stage p95", "Where jobs spend their time.", "shield_stage_duration_seconds", "stage"),
+        rates("Documents by outcome", "Stored, unchanged, failed, skipped, deleted.", "shield_documents_total", "status"),
+        rates("Pages by outcome", "What crawls met.", "shield_crawl_pages_total", "code"),
     )
 
 
 def _workers() -> tuple[Panel, ...]:
     return (
-        graph(
-            "Workers",
-            "By what they offer, as the orchestrator sees them.",
-            Query(now("shield_fleet_workers", "offers"), "{{offers}}"),
-            width=6,
-        ),
+        levels("Workers", "By what they offer, as the orchestrator sees them.", "shield_fleet_workers", "offers", width=6),
         graph(
             "Slots",
             "In use, and there are.",
@@ -118,13 +94,7 @@ def _workers() -> tuple[Panel, ...]:
             Query(f"sum(shield_worker_slots{{{NS}}})", "all"),
             width=6,
         ),
-        graph(
-            "Memory of workers",
-            "With their children.",
-            Query(now("shield_worker_memory_bytes", "instance"), "{{instance}}"),
-            unit=Unit.BYTES,
-            width=6,
-        ),
+        levels("Memory of workers", "With their children.", "shield_worker_memory_bytes", "instance", unit=Unit.BYTES, width=6),
         graph(
             "Leases that ran out",
             "A worker died, or was cut off.",
@@ -140,20 +110,8 @@ def _workers() -> tuple[Panel, ...]:
             width=6,
             bad_above=900,
         ),
-        graph(
-            "Graph steps by result",
-            "Tries of graph steps.",
-            Query(rate("shield_graph_steps_total", "operation, result"), "{{operation}} {{result}}"),
-            unit=Unit.PER_SECOND,
-            width=6,
-        ),
-        graph(
-            "Wait for the writer p95",
-            "One knowledge base has one writer.",
-            Query(quantile(0.95, "shield_graph_writer_wait_seconds"), "p95"),
-            unit=Unit.SECONDS,
-            width=6,
-        ),
+        rates("Graph steps by result", "Tries of graph steps.", "shield_graph_steps_total", "operation, result", width=6),
+        p95s("Wait for the writer p95", "One knowledge base has one writer.", "shield_graph_writer_wait_seconds", width=6),
     )
 
 
@@ -167,32 +125,17 @@ def _operator() -> tuple[Panel, ...]:
             Query(quantile(0.95, "shield_operator_ingestjob_controller_latency_seconds"), "operator's part"),
             unit=Unit.SECONDS,
         ),
-        graph(
-            "IngestJobs ended",
-            "By outcome.",
-            Query(rate("shield_operator_ingestjobs_ended_total", "outcome"), "{{outcome}}"),
-            unit=Unit.PER_SECOND,
-        ),
-        graph(
+        rates("IngestJobs ended", "By outcome.", "shield_operator_ingestjobs_ended_total", "outcome"),
+        rates(
             "Reconciles by result",
             "Errors come again, later and later.",
-            Query(rate("controller_runtime_reconcile_total", "controller, result", operator), "{{controller}} {{result}}"),
-            unit=Unit.PER_SECOND,
+            "controller_runtime_reconcile_total",
+            "controller, result",
+            operator,
         ),
-        graph(
-            "Reconcile p95",
-            "How long one takes.",
-            Query(quantile(0.95, "controller_runtime_reconcile_time_seconds", "controller", operator), "{{controller}}"),
-            unit=Unit.SECONDS,
-        ),
-        graph("Operator's queue", "Keys that wait.", Query(now("workqueue_depth", "name", operator), "{{name}}")),
-        graph(
-            "Wait in the queue p95",
-            "10 s is too long.",
-            Query(quantile(0.95, "workqueue_queue_duration_seconds", "name", operator), "{{name}}"),
-            unit=Unit.SECONDS,
-            bad_above=10,
-        ),
+        p95s("Reconcile p95", "How long one takes.", "controller_runtime_reconcile_time_seconds", "controller", operator),
+        levels("Operator's queue", "Keys that wait.", "workqueue_depth", "name", operator),
+        p95s("Wait in the queue p95", "10 s is too long.", "workqueue_queue_duration_seconds", "name", operator, bad_above=10),
         graph(
             "Ages",
             "Since the watches were confirmed, since progress was heard, since the slowest IngestJob moved.",
@@ -206,5 +149,5 @@ def _operator() -> tuple[Panel, ...]:
             "Share of the time in which new Jobs waited for their turn.",
             Query(f"sum(rate(shield_operator_job_creation_throttled_seconds_total{{{NS}}}[{RATE}]))", "throttled"),
         ),
-        graph("Objects known", "From watches.", Query(now("shield_operator_cached_objects", "kind"), "{{kind}}")),
+        levels("Objects known", "From watches.", "shield_operator_cached_objects", "kind"),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monitoring.boards.queries import ANSWERED, BEGUN, EMPTY, NS, counted, process_row, quantile, rate
+from monitoring.boards.queries import ANSWERED, BEGUN, EMPTY, NS, counted, p95s, process_row, quantile, rate, rates
 from monitoring.grafana import Dashboard, Query, Row, Unit, graph, stat
 from monitoring.model import Config
 
@@ -52,18 +52,13 @@ def board(config: Config) -> Dashboard:
             Row(
                 "Calls",
                 (
-                    graph(
-                        "Calls by tool",
-                        "Answered calls, polls included.",
-                        Query(rate("tool_calls_total", "tool_name", ANSWERED), "{{tool_name}}"),
-                        unit=Unit.PER_SECOND,
-                        stacked=True,
-                    ),
-                    graph(
+                    rates("Calls by tool", "Answered calls, polls included.", "tool_calls_total", "tool_name", ANSWERED, stacked=True),
+                    rates(
                         "Failures by fault",
                         "A caller's mistakes are none of ours; dependency and server count against the objective.",
-                        Query(rate("shield_tool_errors_total", "fault", ours), "{{fault}}"),
-                        unit=Unit.PER_SECOND,
+                        "shield_tool_errors_total",
+                        "fault",
+                        ours,
                         stacked=True,
                     ),
                     graph(
@@ -115,25 +110,16 @@ def board(config: Config) -> Dashboard:
                             ("Accepting", config.tools.accept, 1, "Tools that accept work; p95 below 1 s is promised."),
                         )
                     ),
-                    graph(
-                        "p95 by tool",
-                        "Polls may wait up to 45 s on purpose.",
-                        Query(quantile(0.95, "tool_duration_seconds", "tool_name"), "{{tool_name}}"),
-                        unit=Unit.SECONDS,
-                    ),
-                    graph(
+                    p95s("p95 by tool", "Polls may wait up to 45 s on purpose.", "tool_duration_seconds", "tool_name"),
+                    rates(
                         "HTTP by status",
                         "Requests of the port, MCP's among them: a failed tool call is a 200.",
-                        Query(rate("shield_http_requests_total", "status", 'job=~"shield|shield-mcp"'), "{{status}}"),
-                        unit=Unit.PER_SECOND,
+                        "shield_http_requests_total",
+                        "status",
+                        'job=~"shield|shield-mcp"',
                         stacked=True,
                     ),
-                    graph(
-                        "Synthetic calls",
-                        "How long the probe's calls take, connecting included.",
-                        Query(quantile(0.95, "shield_probe_duration_seconds"), "p95"),
-                        unit=Unit.SECONDS,
-                    ),
+                    p95s("Synthetic calls", "How long the probe's calls take, connecting included.", "shield_probe_duration_seconds"),
                     graph(
                         "Synthetic calls by result",
                         "ok, error (the tool failed), unreachable or timeout.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monitoring.boards.queries import NS, now, process_row, quantile, rate
+from monitoring.boards.queries import NS, levels, p95s, process_row, quantile, rate, rates
 from monitoring.grafana import RATE, Dashboard, Query, Row, Unit, graph
 
 
@@ -23,11 +23,12 @@ def board() -> Dashboard:
                         Query(f"topk(10, {rate('shield_http_requests_total', 'method, route', api)})", "{{method}} {{route}}"),
                         unit=Unit.PER_SECOND,
                     ),
-                    graph(
+                    rates(
                         "Requests by status",
                         "503 with Retry-After is a refusal in good order; 500 is a bug.",
-                        Query(rate("shield_http_requests_total", "status", api), "{{status}}"),
-                        unit=Unit.PER_SECOND,
+                        "shield_http_requests_total",
+                        "status",
+                        api,
                         stacked=True,
                     ),
                     graph(
@@ -44,16 +45,12 @@ def board() -> Dashboard:
             Row(
                 "Jobs taken in and handed out",
                 (
-                    graph(
-                        "Jobs",
-                        "Pending, processing, and parked until their graph steps are through.",
-                        Query(now("shield_jobs", "status"), "{{status}}"),
-                    ),
-                    graph(
+                    levels("Jobs", "Pending, processing, and parked until their graph steps are through.", "shield_jobs", "status"),
+                    rates(
                         "Hints",
                         "What the relay publishes to workers; one orchestrator at a time does.",
-                        Query(rate("shield_relay_hints_total", "instance"), "{{instance}}"),
-                        unit=Unit.PER_SECOND,
+                        "shield_relay_hints_total",
+                        "instance",
                     ),
                     graph(
                         "Webhooks",
@@ -66,20 +63,8 @@ def board() -> Dashboard:
             Row(
                 "Dependencies",
                 (
-                    graph(
-                        "Calls by service",
-                        "Calls behind a circuit breaker.",
-                        Query(rate("shield_dependency_calls_total", "service", api), "{{service}}"),
-                        unit=Unit.PER_SECOND,
-                        width=6,
-                    ),
-                    graph(
-                        "p95 by service",
-                        "How long they take.",
-                        Query(quantile(0.95, "shield_dependency_call_duration_seconds", "service", api), "{{service}}"),
-                        unit=Unit.SECONDS,
-                        width=6,
-                    ),
+                    rates("Calls by service", "Calls behind a circuit breaker.", "shield_dependency_calls_total", "service", api, width=6),
+                    p95s("p95 by service", "How long they take.", "shield_dependency_call_duration_seconds", "service", api, width=6),
                     graph(
                         "Tokens of language models",
                         "By purpose and direction; nothing without a language model.",
@@ -90,12 +75,8 @@ def board() -> Dashboard:
                         unit=Unit.PER_SECOND,
                         width=6,
                     ),
-                    graph(
-                        "Tokens of embedding endpoints",
-                        "The built-in model counts none.",
-                        Query(rate("shield_embedding_tokens_total", "job"), "{{job}}"),
-                        unit=Unit.PER_SECOND,
-                        width=6,
+                    rates(
+                        "Tokens of embedding endpoints", "The built-in model counts none.", "shield_embedding_tokens_total", "job", width=6
                     ),
                 ),
             ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monitoring.grafana import RATE, Query, Row, Unit, graph, stat
+from monitoring.grafana import RATE, Panel, Query, Row, Unit, graph, stat
 from monitoring.model import Config
 
 NS = 'namespace=~"$namespace"'
@@ -27,6 +27,37 @@ def now(metric: str, by: str = "", matchers: str = "", how: str = "max") -> str:
     return f"{how} by ({by}) ({metric}{{{', '.join(filter(None, (NS, matchers)))}}})"
 
 
+def rates(title: str, says: str, metric: str, by: str, matchers: str = "", *, width: int = 8, stacked: bool = False) -> Panel:
+    """How often a second, a line for each value of the labels."""
+    return graph(title, says, Query(rate(metric, by, matchers), _legend(by)), unit=Unit.PER_SECOND, width=width, stacked=stacked)
+
+
+def p95s(title: str, says: str, metric: str, by: str = "", matchers: str = "", *, width: int = 8, bad_above: float | None = None) -> Panel:
+    """What 95 % of the durations stay below, a line for each value of the labels."""
+    query = Query(quantile(0.95, metric, by, matchers), _legend(by) if by else "p95")
+    return graph(title, says, query, unit=Unit.SECONDS, width=width, bad_above=bad_above)
+
+
+def levels(
+    title: str,
+    says: str,
+    metric: str,
+    by: str,
+    matchers: str = "",
+    *,
+    unit: Unit = Unit.COUNT,
+    width: int = 8,
+    bad_above: float | None = None,
+    stacked: bool = False,
+) -> Panel:
+    """A gauge over time, a line for each value of the labels."""
+    return graph(title, says, Query(now(metric, by, matchers), _legend(by)), unit=unit, width=width, bad_above=bad_above, stacked=stacked)
+
+
+def _legend(by: str) -> str:
+    return " ".join(f"{{{{{label}}}}}" for label in by.split(", "))
+
+
 def counted(config: Config) -> str:
     """A matcher of the tools whose calls count."""
     return f'tool_name!~"{"|".join(config.tools.not_counted)}"'
@@ -45,10 +76,12 @@ def process_row(job: str) -> Row:
                 f"count by (version) (shield_build_info{{{NS}, {matchers}}})",
                 legend="{{version}}",
             ),
-            graph(
+            levels(
                 "Memory",
                 "Resident memory of each process.",
-                Query(now("process_resident_memory_bytes", "job, instance", matchers), "{{job}} {{instance}}"),
+                "process_resident_memory_bytes",
+                "job, instance",
+                matchers,
                 unit=Unit.BYTES,
                 width=5,
             ),
@@ -58,10 +91,12 @@ def process_row(job: str) -> Row:
                 Query(rate("process_cpu_seconds_total", "job, instance", matchers), "{{job}} {{instance}}"),
                 width=5,
             ),
-            graph(
+            levels(
                 "Event loop lag",
                 "How far behind the event loop is; a second is too much for an answer in time.",
-                Query(now("shield_event_loop_lag_seconds", "job, instance", matchers), "{{job}} {{instance}}"),
+                "shield_event_loop_lag_seconds",
+                "job, instance",
+                matchers,
                 unit=Unit.SECONDS,
                 width=6,
                 bad_above=1,

@@ -10,7 +10,6 @@ queue does that, with the whole reconcile.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -19,6 +18,7 @@ from urllib.parse import urlencode
 import aiohttp
 from kubernetes.aio import client as kubernetes
 from kubernetes.aio import config as kubeconfig
+from pydantic_core import from_json
 
 from shield_operator.names import GROUP, VERSION
 
@@ -252,13 +252,13 @@ class KubernetesCluster:
             raise Unavailable(f"{what}: {error}") from error
         if not 200 <= response.status < 300:
             raise _error(what, response.status, content, response.headers.get("Retry-After"))
-        answer: Obj = json.loads(content)
+        answer: Obj = from_json(content)
         return answer
 
 
 def _error(what: str, status: int, content: bytes, retry_after: str | None) -> ClusterError:
     try:
-        said = json.loads(content)
+        said = from_json(content)
     except ValueError:
         said = {}
     said = said if isinstance(said, dict) else {}

@@ -103,6 +103,8 @@ class Settings(BaseSettings):
     """Most statuses that are renewed for the sake of progress at one such look; the others have their turn at the next."""
     row_patience: Seconds = 30
     """How long a finished Job waits for the orchestrator's word on the outcome, before its exit code alone decides."""
+    row_memory: Seconds = 3600
+    """How long after its end an IngestJob whose row nobody could ask about then is still told the row's last numbers."""
     row_batch_delay: Seconds = 0.02
     """Questions about single rows within that time travel together."""
     sweep_interval: Seconds = 60

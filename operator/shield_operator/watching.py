@@ -12,18 +12,21 @@ or the next start begins with a fresh list. A quiet cluster and an API server th
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from pydantic_core import from_json, to_json
 
 from shield_operator.cluster import Cluster, ClusterError, Expired, Key, Kind, Obj
 from shield_operator.metrics import Metrics
 
 _META = ("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "labels", "annotations",
          "ownerReferences", "finalizers")  # fmt: skip
+_FIRST_PAUSE = 20
+"""Looks before the first fresh list: it costs more than waiting for a watch that is busy with its first objects."""
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
@@ -118,7 +121,7 @@ class Cache:
     def get(self, key: Key) -> Obj | None:
         """An object, parsed anew for each caller; None if there is none."""
         entry = self._entries.get(key)
-        return json.loads(entry.blob) if entry else None
+        return from_json(entry.blob) if entry else None
 
     def entry(self, key: Key) -> Entry | None:
         """What is known of an object beside its content."""
@@ -126,11 +129,11 @@ class Cache:
 
     def children(self, owner_uid: str) -> list[Obj]:
         """The objects that the object of this uid controls, by name."""
-        return [json.loads(self._entries[key].blob) for key in sorted(self._owned.get(owner_uid, ()))]
+        return [from_json(self._entries[key].blob) for key in sorted(self._owned.get(owner_uid, ()))]
 
     def values(self, namespace: str = "") -> Iterator[Obj]:
         """All objects (of a namespace); the cache must not change meanwhile."""
-        return (json.loads(entry.blob) for key, entry in self._entries.items() if not namespace or key.namespace == namespace)
+        return (from_json(entry.blob) for key, entry in self._entries.items() if not namespace or key.namespace == namespace)
 
     def deliver(self, obj: Obj, *, deleted: bool) -> None:
         """Take what the watch delivered. Old news only counts as seen."""
@@ -166,6 +169,15 @@ class Cache:
                 self._remove(key, None)
         return missing | {key for key in left if key in self._entries}
 
+    def still_lacks(self, lacking: Iterable[Key], listed: Mapping[Key, int]) -> set[Key]:
+        """Of those that it lacked: costs what is left, not what there is."""
+        there = self._entries
+        return {
+            key
+            for key in lacking
+            if (key in there if (at := listed.get(key)) is None else (entry := there.get(key)) is None or entry.seen < at)
+        }
+
     def _put(self, key: Key, obj: Obj, *, seen: int) -> None:
         _, uid, version = _address(obj)
         owner = owner_of(obj)
@@ -176,7 +188,7 @@ class Cache:
         if old is not None and old.uid != uid:
             self._tell(Change(self.kind, key, old.uid, None, gone=True))
             old = None
-        blob = json.dumps(self.watch.keep(obj), separators=(",", ":")).encode()
+        blob = to_json(self.watch.keep(obj))
         heard = old.heard if old is not None else self._clock()
         self._entries[key] = Entry(uid=uid, version=version, seen=seen, owner_uid=owner_uid, blob=blob, heard=heard)
         if owner_uid:
@@ -273,12 +285,12 @@ class Resync:
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._patience
         listed, version = await self._list(cache)
-        lacking, pause = cache.lacks(listed, version), self._poll
+        lacking, pause = cache.lacks(listed, version), _FIRST_PAUSE * self._poll
         while lacking:
             again = clock() + pause
             while lacking and clock() < again:
                 await asyncio.sleep(self._poll)
-                lacking &= cache.lacks(listed, version)
+                lacking = cache.still_lacks(lacking, listed)
             if lacking:
                 fresh, _ = await self._list(cache)
                 lacking = {key for key in lacking if (key in fresh) == (key in listed)}

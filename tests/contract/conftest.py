@@ -27,8 +27,8 @@ def qdrant_peer() -> Iterator[QdrantPeer]:
 
 
 @pytest.fixture
-async def edge_vectors(tmp_path: Path) -> AsyncIterator[VectorIndex]:
-    index = EdgeIndex(tmp_path / "vectors")
+async def edge_vectors(fast_dir: Path) -> AsyncIterator[VectorIndex]:
+    index = EdgeIndex(fast_dir / "vectors")
     yield index
     await index.close()
 

@@ -17,11 +17,13 @@ from typing import Any
 import httpx
 import pytest
 
+from kind.prerequisites import Program
 from shield.database.embedded import EmbeddedPostgres
 from shield.errors import Exit
 from tests.e2e.conftest import QUICK
 from tests.fleet.members import free_port
 from tests.peers.site import Site
+from tests.programs import need_programs, need_root
 
 UID = "3f1c0a52-0d55-4c4e-9a55-5a3f6f0d8c11"
 TEAM = {"uid": UID, "principal": "k8s:team-a", "knowledge_base": "team-a--docs"}
@@ -190,10 +192,11 @@ exec unshare --user --map-user=10001 --map-group=10001 env -i {environment} {pyt
 
 
 @pytest.mark.kubernetes  # mounts as a container runtime does: root, and a kernel that lets it
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a root file system read-only")
 @pytest.mark.parametrize(("passwd", "code"), [("shield:x:10001:10001::/var/lib/shield:/bin/false\n", Exit.OK), ("", Exit.USAGE)])
 def test_a_container_needs_a_read_only_root_no_home_and_a_user_with_a_name(pod: Path, passwd: str, code: Exit) -> None:
     """The image's: user 10001, an empty environment, and nothing to write but the data directory and /tmp."""
+    need_root("only root may make a root file system read-only")
+    need_programs(Program("unshare", "util-linux"), Program("mount", "mount"))
     for name in ("data", "tmp"):
         (pod / name).mkdir()
     (pod / "passwd").write_text(passwd)

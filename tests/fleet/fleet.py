@@ -118,7 +118,7 @@ class Fleet:
     def __enter__(self) -> Self:
         try:
             self.start()
-        except BaseException:
+        except BaseException:  # passes on: `with` calls `__exit__` only after a start that succeeded
             self.close()
             raise
         return self

@@ -17,6 +17,8 @@ from images.builders import Buildah, choose
 from images.catalogue import Image, version
 from images.process import run
 from images.settings import ImageSettings
+from kind.prerequisites import Program
+from tests.programs import need_programs, need_root
 
 VOLUMES = ("/tmp", "/var/lib/shield")
 """What a pod of ours can write to."""
@@ -119,6 +121,8 @@ Open = Callable[[Image], Sandbox]
 @contextmanager
 def sandboxes(directory: Path) -> Iterator[Open]:
     """Mounts each image once, when it is asked for."""
+    need_root("containers of the images' files need root")
+    need_programs(Program("buildah", "buildah"), Program("runc", "runc"))
     opened: dict[str, Sandbox] = {}
     with ExitStack() as stack:
 

@@ -4,14 +4,14 @@ Run by `make test-kubernetes`, and on their own after `make images ARGS="operato
 
     tools/run pytest -n0 -m kubernetes tests/kubernetes/test_images.py
 
-Needs root and runc. A container here is runc's own on the image's mounted files, so that what is asserted is the kernel's answer.
+Needs root, buildah and runc, which are installed where they are missing and can be. A container here is runc's own on the image's
+mounted files, so that what is asserted is the kernel's answer.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import stat
 import subprocess
@@ -27,7 +27,7 @@ from images.catalogue import ALL, PRODUCT, ROOT, Image, version
 from images.settings import ImageSettings
 from tests.kubernetes.sandbox import VOLUMES, Open, sandboxes
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("runc") is None, reason="needs root and runc")
+pytestmark = pytest.mark.usefixtures("sandbox")  # every test here, whatever it asks: without the programs it fails and names them
 
 every = pytest.mark.parametrize("image", PRODUCT, ids=[image.target for image in PRODUCT])
 

@@ -48,7 +48,7 @@ class KnowledgeBaseSpec(Given):
 
 GRAPH_IMMUTABLE = Rule(
     "(has(self.graph) ? self.graph : true) == (has(oldSelf.graph) ? oldSelf.graph : true)",
-    "graph cannot be changed: make a new object instead",
+    "graph cannot be changed: create a new object instead",
     field=".graph",
 )
 

@@ -90,7 +90,7 @@ def matches(pattern: str, message: str) -> Rule:
     return Rule(f"self.matches({quoted(pattern)})", message, holds=lambda text: compiled.search(text) is not None)
 
 
-def immutable(field: str, why: str = "make a new object instead") -> Rule:
+def immutable(field: str, why: str = "create a new object instead") -> Rule:
     """An object's field must stay as it was made: present or absent, and equal."""
     return Rule(
         f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",

@@ -230,7 +230,7 @@ def _cancel(view: View) -> tuple[Action, ...]:
 
 
 def _tidy(view: View, now: datetime, limits: Limits) -> Plan:
-    """Of one that has ended: its Jobs go, later itself."""
+    """Of one that has ended: the last numbers are told if nobody could tell them at the end; its Jobs go, later itself."""
     subject, status = view.subject, view.subject.status
     ended = status.completion_time or now
     ttl = subject.spec.ttl_seconds_after_finished if subject.spec else _DEFAULT_TTL
@@ -247,10 +247,8 @@ def _tidy(view: View, now: datetime, limits: Limits) -> Plan:
             actions.append(Action(Do.DELETE_JOB, child))
         else:
             looks.append(kept_until)
-    if subject.meta.generation != status.observed_generation:
-        seen = status.model_copy(update={"observed_generation": subject.meta.generation})
-        actions.append(Action(Do.WRITE_STATUS, status=seen))
-    return Plan(tuple(actions), after=(min(looks) - now).total_seconds())
+    told = view if view.row is not None and view.row.ended else replace(view, row=None)  # numbers, not the verdict: that one stands
+    return Plan((*actions, *_writes(subject, Draft(told, now))), after=(min(looks) - now).total_seconds())
 
 
 def _writes(subject: Subject, draft: Draft) -> tuple[Action, ...]:

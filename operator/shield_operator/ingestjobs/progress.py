@@ -74,7 +74,7 @@ class Rows:
         return await asyncio.shield(future)
 
     async def refresh(self, uids: Iterable[str]) -> list[str]:
-        """Ask for all of these; tells those with news. Rows of others are forgotten.
+        """Ask for all of these; tells those with news. Rows of others, and rows that are gone, are forgotten.
 
         Raises:
             OrchestratorError: it did not answer, or said no.
@@ -82,17 +82,19 @@ class Rows:
         if self._orchestrator is None:
             return []
         wanted = list(uids)
-        news = []
+        news: list[str] = []
+        there: set[str] = set()
         for start in range(0, len(wanted), BATCH):
             rows = await self._orchestrator.progress(wanted[start : start + BATCH])
             self._heard = self._clock()
+            there.update(rows)
             for uid, row in rows.items():
                 self._watch(uid, (row.status, row.stage, row.progress))
                 if self._known.get(uid) != row:
                     self._known[uid] = row
                     news.append(uid)
         self._heard = self._clock()  # where nothing is active, nothing was left untold
-        for uid in set(self._known).difference(wanted):
+        for uid in set(self._known) - there:
             self.forget(uid)
         return news
 

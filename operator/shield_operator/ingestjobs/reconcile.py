@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -28,7 +28,7 @@ from shield_operator.ingestjobs.sweep import Canceller, sweep_for_ever
 from shield_operator.ingestjobs.view import Base, Child, Claim, Subject, View, child_of, slim_job, subject_of
 from shield_operator.metrics import Metrics
 from shield_operator.names import INGEST_LABEL, MANAGED_BY_LABEL, MANAGER, job_name
-from shield_operator.orchestrator import Orchestrator, OrchestratorError
+from shield_operator.orchestrator import Orchestrator, OrchestratorError, Row
 from shield_operator.queue import DONE, Backoff, Result, WorkQueue
 from shield_operator.settings import Settings
 from shield_operator.watching import Cache, Change, Watch
@@ -98,6 +98,8 @@ class IngestJobs:
         self._waiting_for: dict[Key, set[Key]] = {}
         self._written: dict[str, float] = {}
         self._active: dict[str, Key] = {}
+        self._untold: dict[str, tuple[Key, datetime]] = {}
+        """Ended, and not known to have been told the row's last word: the orchestrator may have been away. Until when it is asked."""
         self._news: set[str] = set()
         self.rows = Rows(orchestrator, metrics, batch_delay=settings.row_batch_delay)
         self.canceller = Canceller(orchestrator, metrics, retry=settings.progress_interval)
@@ -110,6 +112,7 @@ class IngestJobs:
                 self.rows.forget(change.uid)
                 self._written.pop(change.uid, None)
                 self._active.pop(change.uid, None)
+                self._untold.pop(change.uid, None)
                 if self.canceller.running:  # else the sweep of whoever leads finds it
                     self.canceller.add(change.uid, "deleted")
             yield change.key
@@ -141,12 +144,26 @@ class IngestJobs:
         finally:
             self._places.release(key)
 
+    def _note_end(self, subject: Subject, row: Row | None) -> None:
+        """Remember one that ended not long ago and may not have been told the row's last word: only the row knows an outcome."""
+        status = subject.status
+        told = (row is not None and row.ended) or status.outcome or not status.job_name or status.completion_time is None
+        until = (
+            self._now() if told or status.completion_time is None else status.completion_time + timedelta(seconds=self._settings.row_memory)
+        )
+        if until > self._now():
+            self._untold[subject.meta.uid] = (subject.key, until)
+        else:
+            self._untold.pop(subject.meta.uid, None)
+
     def _decide(self, view: View) -> Plan:
         return decide(view, self._now(), self._limits)
 
     async def _view(self, subject: Subject) -> View:
         children = tuple(child_of(job) for job in self._children.children(subject.meta.uid))
         view = View(subject, children, row=self.rows.known(subject.meta.uid))
+        if subject.status.finished:
+            self._note_end(subject, view.row)
         if subject.spec is None or subject.status.finished or subject.meta.deleting or subject.managed_by != MANAGER:
             return view
         finished = [child for child in children if child.finish]
@@ -323,16 +340,33 @@ class IngestJobs:
             await self.follow()
 
     async def follow(self) -> None:
-        """Ask for the rows of all IngestJobs that run; those with news are reconciled, the longest unwritten first, as many as may be."""
-        active = dict(self._active)
+        """Ask for the rows of all IngestJobs that run, and of those that ended untold.
+
+        Those with news are reconciled, the longest unwritten first, as many as may be.
+        """
+        now = self._now()
+        self._untold = {uid: (key, until) for uid, (key, until) in self._untold.items() if until > now}
+        untold = {uid: key for uid, (key, _) in self._untold.items()}
+        active = self._active | untold
         try:
             self._news.update(await self.rows.refresh(active))
         except OrchestratorError as error:
             log.warning("progress.unknown", rows=len(active), error=str(error))
+        else:
+            self._heard_of(untold)
         self._news &= active.keys()
         for uid in sorted(self._news, key=lambda uid: self._written.get(uid, 0.0))[: self._settings.progress_writes]:
             self._news.discard(uid)
             self.queue.add(active[uid])
+
+    def _heard_of(self, untold: Iterable[str]) -> None:
+        """Who has no row is never told; whose row has ended is told, until a reconciliation saw it; the others are asked about again."""
+        for uid in untold:
+            row = self.rows.known(uid)
+            if row is None:
+                self._untold.pop(uid, None)
+            elif row.ended and uid in self._untold:
+                self._news.add(uid)
 
     def _follows(self, uid: str, key: Key, *, runs: bool) -> None:
         if runs:

@@ -33,7 +33,7 @@ CLUSTER = (
         GROUP,
         ("ingestjobs",),
         (*READ, "create", "delete"),
-        "follow them; make and prune a schedule's; remove finished ones after their time",
+        "follow them; create and prune a schedule's; remove finished ones after their time",
     ),
     Permission(GROUP, ("ingestschedules",), READ, "follow them"),
     Permission(GROUP, ("knowledgebases",), (*READ, "patch"), "follow them; set and clear the finalizer of deletionPolicy Delete"),

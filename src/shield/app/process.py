@@ -46,7 +46,7 @@ class Process(ABC):
         try:
             await self._start()
             self._started = True
-        except BaseException:
+        except BaseException:  # passes on: whatever ended the start, cancellation too, `__aexit__` will not be called
             await self._close()
             raise
         return self

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -95,7 +94,6 @@ async def _run(
 
     async with Prometheus(prometheus, helm.namespace) as evidence:
         rolling = asyncio.create_task(Rollout(plan, helm, evidence.look, lost, journal).run())
-        with contextlib.suppress(NotImplementedError):
-            for number in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(number, rolling.cancel)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, rolling.cancel)
         return await rolling

@@ -213,7 +213,7 @@ class Breakers:
             meaning = _Meaning.SUCCESS
             self._observed(service, self._clock() - began, None)
             return result
-        except Exception as raised:
+        except Exception as raised:  # passes on: every failure of a call is counted, whatever the client raises
             error, meaning = raised, _meaning(service, raised)
             self._observed(service, self._clock() - began, raised)
             raise

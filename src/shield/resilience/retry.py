@@ -57,7 +57,7 @@ async def retry(
     for attempt in range(attempts - 1):
         try:
             return await fn()
-        except Exception as error:
+        except Exception as error:  # the caller's `when` decides what is tried again; all else passes on
             if not when(error):
                 raise
             asked = getattr(error, "retry_after", None) or 0.0

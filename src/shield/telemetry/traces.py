@@ -72,7 +72,7 @@ def span_from(
         ) as span:
             try:
                 yield span
-            except BaseException as error:
+            except BaseException as error:  # passes on: a span that was left by any of them, cancellation too, has failed
                 span.set_status(StatusCode.ERROR, type(error).__name__)
                 raise
     finally:

@@ -159,7 +159,7 @@ class _Run:
         try:
             async with self._tools.stages.index:
                 stored = await self._tools.library.put(self._base, source, converted, job=fence_of(self._context))
-        except BaseException:
+        except BaseException:  # passes on: cancelled or failed, this address has not been stored
             self._stored.discard(source.uri)
             raise
         return DocumentOutcome(

@@ -172,9 +172,8 @@ class Worker:
     async def _in_slot(self, job_id: JobId, attempt: Attempt) -> None:
         try:
             await attempt.run()
-        except Exception:
-            # The border between a job and the loop: a mistake of ours in settling one job must not end the others. Its
-            # lease lapses, which counts as a crash, so a job that does this every time is given up.
+        except Exception:  # the border between a job and the loop: a mistake of ours in settling one job must not end the others
+            # Its lease lapses, which counts as a crash, so a job that does this every time is given up.
             log.exception("job.unsettled", job_id=str(job_id))
         finally:
             del self._running[job_id], self._attempts[job_id]

@@ -113,6 +113,12 @@ class Desk:
 
 
 @pytest.fixture
+def data_dir(fast_dir: Path) -> Path:
+    """In memory: every write of the index ends on what it lies on."""
+    return fast_dir
+
+
+@pytest.fixture
 async def desk(engine: AsyncEngine, model: BuiltinEmbedder, data_dir: Path) -> AsyncIterator[Desk]:
     """A desk with the base `default`, which has a graph."""
     vectors = EdgeIndex(data_dir / "vectors")

@@ -57,6 +57,12 @@ async def a_run(desk: Desk, kb: KnowledgeBase, job: JobFence) -> Ending:
 
 
 @pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """On a disk: the proof reads what files hold, and in memory all that they reserve counts as held."""
+    return tmp_path
+
+
+@pytest.fixture
 async def stored(desk: Desk) -> Stored:
     """A document with a secret and a shared sentence; another holds the shared one."""
     await desk.put("other", OTHER, SHARED)

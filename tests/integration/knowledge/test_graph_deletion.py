@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
 
 from shield.knowledge.graph.reader import GraphReader
 from shield.knowledge.graph.runner import GraphRunner
@@ -14,6 +17,12 @@ from tests.integration.knowledge.conftest import Desk
 SECRET = "The golden vault behind the old painting opens with the numbers seventeen, four and ninety-two."
 SHARED = "Everybody in the building knows that the glass lift stops between the third and the fourth floor."
 NEWER = "The silver cabinet beside the window opens with a small brass key that hangs in the kitchen."
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """On a disk: the proof reads what files hold, and in memory all that they reserve counts as held."""
+    return tmp_path
 
 
 @asynccontextmanager

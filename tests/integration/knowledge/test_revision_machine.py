@@ -25,6 +25,7 @@ from shield.knowledge.embedding.cache import CachedEmbedder
 from shield.knowledge.vectors.edge import EdgeIndex
 from shield.settings import PostgresSettings
 from tests.integration.knowledge.conftest import Breaking, Crash, Desk
+from tests.scratch import scratch
 
 T = TypeVar("T")
 SOURCES = ("a", "b")
@@ -47,7 +48,7 @@ class Revisions(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.directory = TemporaryDirectory(prefix="shield-revisions-", ignore_cleanup_errors=True)
+        self.directory = TemporaryDirectory(prefix="shield-revisions-", dir=scratch(), ignore_cleanup_errors=True)
         self.seen: dict[str, str] = {}
         self.numbers: dict[str, int] = {}
         self.runs = 0

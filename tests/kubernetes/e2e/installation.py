@@ -71,7 +71,7 @@ class Installation:
         """`kubectl wait`; what it waited for is shown when it did not come."""
         try:
             self.kubectl("wait", "-n", namespace, f"--for=condition={condition}", f"--timeout={seconds}s", target, timeout=seconds + 10)
-        except Exception as error:
+        except Exception as error:  # whatever made kubectl fail, what the cluster says about the target is the better report
             raise AssertionError(f"{target} is not {condition}:\n{self.told(target, namespace)}") from error
 
     def volume(self, name: str) -> tuple[Path, str]:

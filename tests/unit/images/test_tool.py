@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 import sys
 import time
@@ -201,6 +202,7 @@ def test_the_machines_certificates_reach_a_build_as_mounts(tmp_path: Path) -> No
     settings = ImageSettings(isolation="chroot", ca_bundle=bundle, cache=tmp_path / "cache")
     mounts = Buildah(settings)._mounts(tmp_path)
     assert f"{bundle}:/etc/ssl/certs/ca-certificates.crt:ro" in mounts
+    assert f"{tmp_path}/cache/uv:{pwd.getpwnam('root').pw_dir}/.cache/uv:rw" in mounts
     assert (tmp_path / "pip.conf").read_text() == "[global]\ncert = /etc/ssl/certs/ca-certificates.crt\n"
 
 

@@ -20,13 +20,13 @@ def program(tmp_path: Path) -> Path:
 
 
 def test_the_layer_has_the_program_and_nothing_of_this_machine(program: Path) -> None:
-    with tarfile.open(fileobj=io.BytesIO(_archive(program))) as archive:
+    with tarfile.open(fileobj=io.BytesIO(_archive(program, "bin/pause"))) as archive:
         (entry,) = archive.getmembers()
-        assert (entry.name, entry.mode, entry.uid, entry.mtime) == ("pause", 0o755, 0, 0)
+        assert (entry.name, entry.mode, entry.uid, entry.mtime) == ("bin/pause", 0o755, 0, 0)
     again = program.with_name("other") / "pause"
     again.parent.mkdir()
     again.write_bytes(b"\x7fELF")
-    assert _archive(again) == _archive(program)
+    assert _archive(again, "pause") == _archive(program, "pause")
 
 
 def test_a_registry_that_is_not_there_is_named(program: Path) -> None:

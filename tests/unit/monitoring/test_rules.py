@@ -139,7 +139,7 @@ def test_a_limit_of_latency_is_a_bucket() -> None:
 
 def test_each_tool_is_promised_one_thing() -> None:
     tools = load(HERE)[0].tools
-    registered = set(json.loads((ROOT / "tests/unit/mcp_tools.json").read_text(encoding="utf-8")))
+    registered = set(json.loads((ROOT / "tests/unit/mcp/mcp_tools.json").read_text(encoding="utf-8")))
     listed = [*tools.query, *tools.accept, *tools.not_counted]
     assert sorted(listed) == sorted({*registered, "unknown"})
 

@@ -134,8 +134,8 @@ class S3Object:
             try:
                 async for chunk in chunks:
                     yield chunk
-            except Exception as error:
-                failed.append(error)  # the store wraps what its source raises
+            except Exception as error:  # passes on, and is kept: the store wraps whatever its source raises
+                failed.append(error)
                 raise
 
         with self._reasons():

@@ -53,7 +53,7 @@ class GraphProcess:
                 env=_environment(directory),
                 pass_fds=(theirs.fileno(),),
             )
-        except BaseException:
+        except BaseException:  # passes on: nobody else could close and remove what belongs to a process that never was
             ours.close()
             shutil.rmtree(directory, ignore_errors=True)
             raise
@@ -64,7 +64,7 @@ class GraphProcess:
         started = cls(process, channel, asyncio.create_task(channel.run()), directory)
         try:
             await started.call("load", limit, environment=environment, options=asdict(options))
-        except BaseException:
+        except BaseException:  # passes on: the caller gets no handle on this process, so it must not stay
             await started.kill()
             raise
         return started

@@ -83,7 +83,7 @@ class WriterSession:
         try:
             async with self._writer.setting_up(2 * limit):  # longer than the request in it
                 await process.call("open", limit, workspace=workspace(hold.knowledge_base_id))
-        except BaseException:
+        except BaseException:  # passes on: failed or cancelled, what the process has opened is unknown
             self.process = None
             await process.kill()
             raise

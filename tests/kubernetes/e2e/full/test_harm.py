@@ -22,12 +22,14 @@ from tests.kubernetes.e2e.installation import (
 )
 
 PAGES = 20
+MANY_PAGES = 500
+"""More than are read while an operator goes and comes."""
 Record = Callable[[str, object], None]
 
 
-def crawl(installation: Installation, name: str, **spec: object) -> None:
+def crawl(installation: Installation, name: str, *, pages: int = PAGES, **spec: object) -> None:
     """Begin to crawl, and wait for the first documents."""
-    installation.apply(ingestjob(name, {"web": {"url": f"{installation.site}/", "maxPages": PAGES, "refresh": True}}, **spec))
+    installation.apply(ingestjob(name, {"web": {"url": f"{installation.site}/", "maxPages": pages, "refresh": True}}, **spec))
     until("the first documents", lambda: progressed(installation, name), limit=180)
 
 
@@ -108,6 +110,11 @@ def test_without_redis_and_orchestrator_it_completes(installation: Installation)
         scaled(installation, SHIELD, "valkey", 1)
         scaled(installation, SHIELD, "shield-api", 1)
     assert installation.row("alone")["progress"]["documents"] == PAGES
+    until(
+        "its last numbers are told although the orchestrator was away at its end",
+        lambda: installation.get("ingestjob", "alone")["status"]["progress"]["documents"] == PAGES,
+        limit=60,
+    )
 
 
 def test_a_database_that_restarts_costs_a_retry_and_no_document(installation: Installation) -> None:
@@ -117,11 +124,12 @@ def test_a_database_that_restarts_costs_a_retry_and_no_document(installation: In
 
 
 def test_what_is_deleted_while_the_operator_is_down_is_cancelled_soon_after(installation: Installation, record_property: Record) -> None:
-    crawl(installation, "orphan")
+    crawl(installation, "orphan", pages=MANY_PAGES)
     job = installation.get("ingestjob", "orphan")["status"]["jobId"]
     scaled(installation, SYSTEM, "shield-operator", 0)
     try:
         installation.kubectl("delete", "-n", TEAM, "ingestjob", "orphan")
+        assert installation.job(job)["status"] not in {"completed", "failed", "cancelled"}  # or the test would show nothing
     finally:
         scaled(installation, SYSTEM, "shield-operator", 2)
     began = time.monotonic()

@@ -46,20 +46,19 @@ def _result(case: ET.Element) -> Result:
     return Result(case.attrib["name"], outcome, float(case.attrib["time"]), figures)
 
 
-def write_report(directory: Path, command: str, stages: Sequence[Stage], results: Sequence[Result]) -> Path:
-    """Write `e2e.md`, in place of the last one's."""
-    directory.mkdir(exist_ok=True)
-    path = directory / "e2e.md"
-    path.write_text(render(command, stages, results, commit=_commit(), now=datetime.now(UTC)), encoding="utf-8")
+def write_report(path: Path, title: str, command: str, stages: Sequence[Stage], results: Sequence[Result]) -> Path:
+    """Write it, in place of the last one's."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(render(title, command, stages, results, commit=_commit(), now=datetime.now(UTC)), encoding="utf-8")
     return path
 
 
-def render(command: str, stages: Sequence[Stage], results: Sequence[Result], *, commit: str, now: datetime) -> str:
+def render(title: str, command: str, stages: Sequence[Stage], results: Sequence[Result], *, commit: str, now: datetime) -> str:
     """The page."""
     passed = sum(result.outcome == "passed" for result in results)
     memory = psutil.virtual_memory().total / 1024**3
     lines = [
-        "# End to end on a cluster",
+        f"# {title}",
         "",
         f"`{command}` on commit `{commit}`, {now:%Y-%m-%d %H:%M} UTC; {os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}.",
         f"**{passed} of {len(results)} passed.** Times are of one run on a machine that may have done other things.",
