@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 CHART = ROOT / "charts" / "shield"
 LOCAL = CHART / "ci" / "local-values.yaml"
 NAMESPACE, NAME, HOST = "shield", "shield", "shield.test"
-NEXT, BROKEN = "0.2.1-test", "0.2.2-broken"
+NEXT, BROKEN = "0.2.1", "0.2.2-broken"
 """Tags of two later versions: one that works, and one that fails every call."""
 
 
