@@ -28,7 +28,10 @@ def table(lines: Sequence[Line]) -> str:
 
 def section(lines: Sequence[Line], command: str) -> str:
     """What stands between a part's markers."""
-    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, everything on this one machine: etcd, API server, the operator, the load"
+    machine = (
+        f"{os.cpu_count()} cores, Python {platform.python_version()}, everything on this one machine: etcd, API server (both GOGC={os.environ['GOGC']}),"
+        " the operator, the load"
+    )
     return f"`{command}` ({machine}):\n\n{table(lines)}\n"
 
 
