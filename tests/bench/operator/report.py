@@ -29,7 +29,7 @@ def table(lines: Sequence[Line]) -> str:
 def section(lines: Sequence[Line], command: str) -> str:
     """What stands between a part's markers."""
     machine = (
-        f"{os.cpu_count()} cores, Python {platform.python_version()}, everything on this one machine: etcd, API server (both GOGC={os.environ['GOGC']}),"
+        f"{os.cpu_count()} cores, Python {platform.python_version()}, everything on this one machine: etcd, API server (both GOGC={os.environ.get('GOGC', '100')}),"
         " the operator, the load"
     )
     return f"`{command}` ({machine}):\n\n{table(lines)}\n"

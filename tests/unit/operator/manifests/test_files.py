@@ -97,7 +97,7 @@ class TestTheGuide:
         with pytest.raises(SystemExit):
             main(["--help"])
         offered = capsys.readouterr().out
-        (command,) = re.findall(r"shield_operator\.manifests --print(.*?)\|", self.TEXT, re.DOTALL)
+        (command,) = re.findall(r"shield_operator\.manifests --print(.*?)>", self.TEXT, re.DOTALL)
         assert all(option in offered for option in re.findall(r"--[a-z-]+", command))
 
 
