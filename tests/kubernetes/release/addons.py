@@ -117,7 +117,11 @@ class Addons:
         self._apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}])
 
     def _established(self, crd: str) -> None:
-        self._kubectl.run("wait", "--for=condition=Established", f"crd/{crd}", "--timeout=30s")
+        def established() -> bool:  # `kubectl wait` gives up where there are no conditions yet
+            conditions = self._kubectl.get("crd", crd).get("status", {}).get("conditions") or ()
+            return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
+
+        until(f"{crd} is served", established, limit=60)
 
     def _rolled_out(self, namespace: str, target: str) -> None:
         self._kubectl.run("rollout", "status", "-n", namespace, target, "--timeout=180s", timeout=190)
