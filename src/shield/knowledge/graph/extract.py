@@ -167,7 +167,7 @@ class WriterAnswers:
         return all(chunk.strip() in self._kept for chunk in chunks)
 
     async def extract(self, key: str, text: str) -> dict[str, Any]:
-        """What a chunk says: as kept, or else asked for now."""
+        """What a chunk says: as kept, or else as the model says when asked."""
         task, text = self._step, text.strip()
         if key == task.graph_key and text in self._kept:
             return self._kept[text]
