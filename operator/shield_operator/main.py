@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Sequence
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"shield-operator: {error}", file=sys.stderr)  # noqa: T201  # the command line's answer
         return USAGE
     logs.configure(settings.log_format, settings.log_level)
+    gc.set_threshold(50_000, 20, 100)  # caches of 20 000 objects are no garbage; looking through them again and again costs a cold start
     return asyncio.run(_run(settings))
 
 
