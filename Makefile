@@ -37,6 +37,9 @@ test-kubernetes: sync ## the tests on a real API server and cluster (builds Kube
 test-chart: sync ## the chart's suites: every template, every flavour on a real API server, both Helm versions (builds Helm once)
 	@$(RUN) pytest -n 2 -m "" tests/chart $(ARGS)
 
+test-previous: sync ## the previous release's code and integration tests on databases with this release's schema (ARGS="REF" names another release)
+	@$(RUN) python tools/previous_release.py $(ARGS)
+
 e2e: sync ## the product on a local cluster as its users meet it: images, services, operator, IngestJobs, attacks, tools over MCP; then its chart
 	@$(RUN) python -m tests.kubernetes.e2e $(ARGS)
 	@$(RUN) python -m tests.kubernetes.release $(ARGS)
@@ -153,4 +156,4 @@ format: sync ## format the code
 	@$(RUN) ruff format .
 	@$(RUN) ruff check --fix .
 
-.PHONY: help sync docs-run diagrams-check check chromium test test-whole test-kubernetes e2e e2e-full canary-demo install upgrade uninstall cluster-up cluster-down cluster-status proof-clean up dev generate proof-fresh proof-delete proof-errors proof-isolation proof-monitoring proof-boundaries proof-boundaries-sabotage chaos chaos-sabotage load bench-operator bench-breaker bench-graph bench-memory test-litellm test-chart coverage build format
+.PHONY: help sync docs-run diagrams-check check chromium test test-whole test-previous test-kubernetes e2e e2e-full canary-demo install upgrade uninstall cluster-up cluster-down cluster-status proof-clean up dev generate proof-fresh proof-delete proof-errors proof-isolation proof-monitoring proof-boundaries proof-boundaries-sabotage chaos chaos-sabotage load bench-operator bench-breaker bench-graph bench-memory test-litellm test-chart coverage build format

@@ -110,13 +110,15 @@ async def lifecycle(plane: ControlPlane, fleet: Fleet, directory: Path, sizes: S
         took = time.monotonic() - began
         share = shares(before, it.processor(), took)
         figure = f"{completed / took:.0f}/s ({completed} in {took:.0f} s; Jobs made at {outcome.jobs_rate:.0f}/s)"
+        late = outcome.created - outcome.jobs  # the generator had stopped looking
+        remarks = busiest(share, 6) + (f"; {late} Jobs came more than a minute after the last create" if late else "")
         lines.append(
             Line(
                 "whole life, CR → Complete, pods by KWOK",
                 figure,
                 "",
                 completed == sizes.lifecycle or None,
-                busiest(share, 6) + _fault(outcome),
+                remarks,
             )
         )
     return lines

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from images.catalogue import SERVER, version
 from kind.binaries import binary
 from kind.cluster import Cluster
+from shield.database.migrate import HEAD
 from tests.kubernetes.release.addons import GATEWAY
 from tests.kubernetes.release.traffic import Target
 from tests.kubernetes.release.variants import PACKAGE, push_variant
@@ -26,8 +27,18 @@ ROOT = Path(__file__).parents[3]
 CHART = ROOT / "charts" / "shield"
 LOCAL = CHART / "ci" / "local-values.yaml"
 NAMESPACE, NAME, HOST = "shield", "shield", "shield.test"
-NEXT, BROKEN = "0.2.1", "0.2.2-broken"
-"""Tags of two later versions: one that works, and one that fails every call."""
+NEXT, BROKEN, GROWN = "0.2.1", "0.2.2-broken", "0.3.0"
+"""Tags of later versions: one that works, one that fails every call, and one whose schema is newer."""
+GROWN_SCHEMA = """
+from alembic import op
+
+revision, down_revision = "9999", "{before}"
+
+
+def upgrade() -> None:
+    op.execute("ALTER TABLE jobs ADD COLUMN later text")
+    op.execute("UPDATE schema_version SET version = '9999'")
+"""
 
 
 class HelmFailed(AssertionError):
@@ -119,6 +130,11 @@ class Release:
         answer = httpx.get(f"{self.prometheus}/api/v1/alerts", trust_env=False, timeout=10)
         return {item["labels"]["alertname"]: item["state"] for item in answer.raise_for_status().json()["data"]["alerts"]}
 
+    def schema(self) -> str:
+        """The number of the schema that the database stands at."""
+        told = self.kubectl("exec", "deployment/shield-api", "--", "shield", "db", "status", "--json")
+        return str(json.loads(told)["schema_version"])
+
     def lost(self) -> str:
         """What the gateway says of requests that it could not have answered well, the last ones."""
         return self.cluster.kubectl.run("logs", "-n", GATEWAY, "deployment/traefik", "--tail=40")
@@ -129,18 +145,25 @@ class Release:
         return "\n".join(self.kubectl(*arguments)[-4000:] for arguments in looks)
 
     def make_variants(self) -> None:
-        """Push the two later versions."""
+        """Push the later versions."""
         registry = self.cluster.addresses.registry
         source = ROOT / "src" / "shield"
         package = (source / "__init__.py").read_text(encoding="utf-8")
         boundary = (source / "mcp" / "boundary.py").read_text(encoding="utf-8")
-        call = "                    result = await call_next(context)"
-        if boundary.count(call) != 1 or f'"{version()}"' not in package:
+        migrate = (source / "database" / "migrate.py").read_text(encoding="utf-8")
+        call, head = "                    result = await call_next(context)", f'HEAD = "{HEAD}"'
+        if boundary.count(call) != 1 or migrate.count(head) != 1 or f'"{version()}"' not in package:
             raise AssertionError("the server's sources changed: say anew where a call can be made to fail")
         works = {f"{PACKAGE}/__init__.py": package.replace(f'"{version()}"', f'"{NEXT}"')}
+        grows = {
+            f"{PACKAGE}/__init__.py": package.replace(f'"{version()}"', f'"{GROWN}"'),
+            f"{PACKAGE}/database/migrate.py": migrate.replace(head, 'HEAD = "9999"'),
+            f"{PACKAGE}/database/migrations/versions/9999_later.py": GROWN_SCHEMA.format(before=HEAD),
+        }
         fails = {f"{PACKAGE}/mcp/boundary.py": boundary.replace(call, '                    raise RuntimeError("broken on purpose")')}
         push_variant(registry, SERVER.name, version(), NEXT, works)
         push_variant(registry, SERVER.name, version(), BROKEN, fails)
+        push_variant(registry, SERVER.name, version(), GROWN, grows)
 
 
 @contextmanager

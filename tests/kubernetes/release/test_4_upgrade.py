@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from kind.waiting import until
+from shield.database.migrate import HEAD
 from tests.kubernetes.release.addons import Addons
-from tests.kubernetes.release.installed import NEXT, Release
+from tests.kubernetes.release.installed import GROWN, NEXT, Release
 from tests.kubernetes.release.traffic import Traffic
 
 Record = Callable[[str, object], None]
@@ -55,8 +56,15 @@ def test_a_stable_server_that_restarts_in_mid_canary_starts(measured: Release) -
     measured.kubectl("rollout", "status", "deployment/shield-mcp", "--timeout=120s", timeout=130)
 
 
+@pytest.mark.timeout(900)
 def test_a_rollback_after_a_migration_works(measured: Release) -> None:
     before = json.loads(measured.helm("history", "shield", "-o", "json"))[-1]["revision"]
-    measured.change("--set", f"canary.mode=none,images.server.tag={NEXT}")
+    assert measured.schema() == HEAD
+    measured.change("--set", f"canary.mode=none,images.server.tag={GROWN}")
+    assert measured.schema() == "9999"
     measured.helm("rollback", "shield", str(before), "--wait", "--timeout", "5m")
-    assert "it works" in measured.helm("test", "shield", "--logs")
+    assert measured.schema() == "9999"
+    assert "it works" in measured.helm("test", "shield", "--logs")  # ingests, finds and deletes, by the old version on the new schema
+    measured.kubectl("delete", "pod", "-l", "app.kubernetes.io/component in (api,worker,mcp)", timeout=120)
+    for name in ("shield-api", "shield-worker", "shield-mcp"):
+        measured.kubectl("rollout", "status", f"deployment/{name}", "--timeout=120s", timeout=130)
