@@ -132,7 +132,7 @@ class McpProcess(FleetProcess):
         from typing import cast
 
         from shield.api.app import create_app
-        from shield.mcp import caller, create_mcp, http_app
+        from shield.mcp import caller, create_mcp, http_app, warm_up
         from shield.resilience import Breakers
         from shield.service.guarded import GuardedShield
         from shield.service.introspection import Introspection
@@ -155,6 +155,7 @@ class McpProcess(FleetProcess):
         mcp = http_app(create_mcp(shield, metrics, settings, principal=caller))
         self._serve(create_app(shield, settings, metrics, mcp, principal_of=Authenticator.of(settings, keys), rest=False), listener)
         await self._serving()
+        await warm_up(mcp)
         self._announce(metrics_url, address(settings.host, settings.port))
 
 

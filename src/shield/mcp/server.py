@@ -71,3 +71,16 @@ def http_app(mcp: FastMCP[Any]) -> Starlette:
     own host check, which would know half of the allowed names, is off.
     """
     return mcp.http_app(path="/mcp", stateless_http=True, host_origin_protection=False)
+
+
+async def warm_up(app: Starlette) -> None:
+    """Answer one request of our own: what is loaded and built at a first request is there before anybody waits for it.
+
+    Run it within the application's lifespan. Nobody is asked for, no tool is called, nothing is counted.
+    """
+    import httpx
+
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    headers = {"Accept": "application/json, text/event-stream"}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost", trust_env=False) as client:
+        await client.post("/mcp", json=body, headers=headers)
