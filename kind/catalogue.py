@@ -153,6 +153,8 @@ TRAEFIK = _commands(
 )
 GATEWAY_API = Tool("gateway-api", {}, module="sigs.k8s.io/gateway-api", data=("config/crd/standard/*.yaml",))
 """Resource definitions only."""
+KEDA = Tool("keda", {}, module="github.com/kedacore/keda/v2", data=("config/crd/bases/keda.sh_*.yaml",))
+"""Resource definitions only: what the chart renders for it is judged by them."""
 FLAGGER = _commands(
     "flagger",
     "github.com/fluxcd/flagger",
@@ -167,7 +169,7 @@ NODE = (ETCD, KUBERNETES, CONTAINERD, CNI, COREDNS, REGISTRY, PAUSE, HELM)
 """What a whole cluster needs; the others are built when they are asked for."""
 COMMON = (*NODE, KWOK, PROMETHEUS, HELM3, KUBECONFORM)
 """What `python -m kind build` makes: beside a cluster, what the tests of Kubernetes and chart and the proof of monitoring run."""
-ALL = (*COMMON, PROMETHEUS_OPERATOR, METRICS_SERVER, TRAEFIK, GATEWAY_API, FLAGGER, SKAFFOLD, ACTIONLINT)
+ALL = (*COMMON, PROMETHEUS_OPERATOR, METRICS_SERVER, TRAEFIK, GATEWAY_API, KEDA, FLAGGER, SKAFFOLD, ACTIONLINT)
 
 
 def tool_of(program: str) -> Tool:

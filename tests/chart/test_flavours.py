@@ -10,23 +10,34 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from kind.binaries import binary
+from kind.binaries import binary, directory
+from kind.catalogue import FLAGGER, GATEWAY_API, KEDA, PROMETHEUS_OPERATOR
 from kind.control_plane import ControlPlane
 from kind.kubectl import KubectlFailed
+from kind.waiting import until
 from tests.chart.render import CHART, FLAVOURS, NAMESPACE, manifest, render
 
-FOREIGN = {"monitoring.coreos.com", "gateway.networking.k8s.io", "flagger.app", "keda.sh"}
+FOREIGN = {GATEWAY_API: "*.yaml", PROMETHEUS_OPERATOR: "monitoring.coreos.com_*.yaml", FLAGGER: "crd.yaml", KEDA: "keda.sh_*.yaml"}
+"""Whose kinds the chart renders, and the files that define them."""
 
 
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """An API server with our CRDs, and a namespace that takes restricted pods only."""
+    """An API server with our CRDs and those of others, and a namespace that takes restricted pods only."""
     with ControlPlane(tmp_path_factory.mktemp("plane")) as plane:
-        plane.kubectl("apply", "--server-side", "-f", str(CHART / "files" / "crds"))
+        foreign = [str(file) for tool, pattern in FOREIGN.items() for file in sorted(directory(tool).glob(pattern))]
+        definitions = [word for file in (str(CHART / "files" / "crds"), *foreign) for word in ("-f", file)]
+        plane.kubectl("apply", "--server-side", *definitions, timeout=120)
+        until("all kinds are served", lambda: _served(plane), limit=60)
         for namespace in (NAMESPACE, "team-a", "team-b"):
             plane.kubectl("create", "namespace", namespace)
         plane.kubectl("label", "namespace", NAMESPACE, *(f"pod-security.kubernetes.io/{mode}=restricted" for mode in ("enforce", "warn")))
         yield plane
+
+
+def _served(plane: ControlPlane) -> bool:
+    conditions = [one.get("status", {}).get("conditions") or () for one in json.loads(plane.kubectl("get", "crds", "-o", "json"))["items"]]
+    return all(any(each["type"] == "Established" and each["status"] == "True" for each in one) for one in conditions)
 
 
 def test_there_are_enough_of_them() -> None:
@@ -42,9 +53,8 @@ def test_helm_finds_nothing_to_complain_about(flavour: str) -> None:
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_the_api_server_takes_every_object_and_warns_of_none(flavour: str, plane: ControlPlane) -> None:
-    """Server-side, with strict fields: schema, CEL rules, immutable names. Kinds of others (Prometheus, Gateway, Flagger, KEDA) are left out here."""
-    # A Pod needs its ServiceAccount first; all pods are tried below.
-    known = [one for one in render(flavour).objects if one["apiVersion"].split("/")[0] not in FOREIGN and one["kind"] != "Pod"]
+    """Server-side, with strict fields: schema, CEL rules, immutable names; kinds of others (Prometheus, Gateway API, Flagger, KEDA), too."""
+    known = [one for one in render(flavour).objects if one["kind"] != "Pod"]  # it needs its ServiceAccount first; all pods are tried below
     items = json.dumps({"apiVersion": "v1", "kind": "List", "items": known})
     said = plane.kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-", input=items, timeout=120)
     assert len(said.splitlines()) == len(known)

@@ -24,10 +24,9 @@ from tests.fleet.fleet import QUICK
 from tests.fleet.members import Member
 from tests.peers.qdrant import QdrantPeer
 from tests.processes import kill_tree
+from tools.previous_release import PREVIOUS
 
 ROOT = Path(__file__).parents[2]
-PREVIOUS = "a7e9cc1"
-"""The commit that was released as 0.1.0."""
 
 WATCH = """
     CREATE TABLE seen (number bigserial, job uuid, worker text, fence bigint, status text);

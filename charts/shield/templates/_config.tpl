@@ -7,12 +7,15 @@
 {{- $hosts = concat $hosts (list $service $base (printf "%s.svc" $base) (printf "%s.svc.%s" $base $.Values.clusterDomain)) -}}
 {{- end -}}
 {{- $hosts = concat $hosts .Values.allowedHosts .Values.gateway.hostnames .Values.ingress.hostnames | uniq -}}
+{{- /* Turns and lag: clients of MCP repeat no call, so a moment without processor (pods that start beside) had better be waited out than refused. */ -}}
 {{- $data := dict
   "SHIELD_HOST" "0.0.0.0"
   "SHIELD_LOG_FORMAT" "json"
   "SHIELD_LOG_LEVEL" .Values.logLevel
   "SHIELD_AUTH_MODE" .Values.auth.mode
   "SHIELD_API_DRAIN" "60"
+  "SHIELD_API_TURN" "3"
+  "SHIELD_API_MAX_LAG" "3"
   "SHIELD_ALLOWED_HOSTS" (join "," $hosts)
   "SHIELD_QDRANT_URL" (include "shield.qdrantUrl" .)
   "SHIELD_QDRANT_REPLICAS" (.Values.external.qdrant.replicas | toString)
@@ -44,7 +47,7 @@
 {{/* Those that an IngestJob's pod needs: it serves nobody. */}}
 {{- define "shield.podConfig" -}}
 {{- $data := include "shield.config" . | fromYaml -}}
-{{- range list "SHIELD_HOST" "SHIELD_API_DRAIN" "SHIELD_ALLOWED_HOSTS" "SHIELD_ALLOWED_ORIGINS" "SHIELD_PUBLIC_URL" "SHIELD_AUTH_MODE" "SHIELD_AUTH_ALLOW_OPEN" "SHIELD_AUTH_ISSUER" "SHIELD_AUTH_AUDIENCE" -}}
+{{- range list "SHIELD_HOST" "SHIELD_API_DRAIN" "SHIELD_API_TURN" "SHIELD_API_MAX_LAG" "SHIELD_ALLOWED_HOSTS" "SHIELD_ALLOWED_ORIGINS" "SHIELD_PUBLIC_URL" "SHIELD_AUTH_MODE" "SHIELD_AUTH_ALLOW_OPEN" "SHIELD_AUTH_ISSUER" "SHIELD_AUTH_AUDIENCE" -}}
 {{- $_ := unset $data . -}}
 {{- end -}}
 {{- toYaml $data -}}

@@ -150,7 +150,7 @@ class McpProcess(FleetProcess):
         self._stack.push_async_callback(remote.aclose)
         keys = None
         if hop is not None and settings.auth.mode == "api-key":
-            keys = await self._stack.enter_async_context(Introspection(orchestrator, hop, settings))
+            keys = await self._stack.enter_async_context(Introspection(orchestrator, hop, settings, breakers=breakers))
         shield = cast("Shield", GuardedShield(remote, breakers))
         mcp = http_app(create_mcp(shield, metrics, settings, principal=caller))
         self._serve(create_app(shield, settings, metrics, mcp, principal_of=Authenticator.of(settings, keys), rest=False), listener)

@@ -19,6 +19,7 @@ from shield.telemetry.metrics import Metrics
 if TYPE_CHECKING:
     from fastmcp import FastMCP
     from starlette.applications import Starlette
+    from starlette.types import ASGIApp
 
 INSTRUCTIONS = """\
 Shield keeps knowledge bases made of web sites and documents, and answers from them with citations.
@@ -73,7 +74,7 @@ def http_app(mcp: FastMCP[Any]) -> Starlette:
     return mcp.http_app(path="/mcp", stateless_http=True, host_origin_protection=False)
 
 
-async def warm_up(app: Starlette) -> None:
+async def warm_up(app: ASGIApp) -> None:
     """Answer one request of our own: what is loaded and built at a first request is there before anybody waits for it.
 
     Run it within the application's lifespan. Nobody is asked for, no tool is called, nothing is counted.

@@ -2,7 +2,7 @@
 
 It asks with a token of its own that is good for this question only. What is learnt about a valid key is remembered for at most 30
 seconds (so a revoked key may go on that long here), under the key's hash; a key that is not valid is asked about each time, unless it
-has not even the form of one.
+has not even the form of one. An orchestrator that does not answer is left alone by the same circuit breaker that tool calls meet.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from shield.auth import Principal, Scope
 from shield.auth import keys as form
 from shield.auth.hop import HopTokens
 from shield.auth.local import is_loopback
-from shield.errors import CredentialInvalid, IdentityUnavailable
+from shield.errors import CircuitOpen, CredentialInvalid, IdentityUnavailable, Overloaded
+from shield.resilience import Breakers
+from shield.service.guarded import SERVICE
 from shield.service.models.base import Model
 from shield.settings import Settings
 
@@ -46,6 +48,7 @@ class Introspection:
         hop: makes the token to ask with.
         settings: how long to wait and to remember.
         client: an httpx client to use and leave open; by default one of its own.
+        breakers: of this process; by default every question goes out.
         clock: monotonic seconds.
     """
 
@@ -56,8 +59,10 @@ class Introspection:
         settings: Settings,
         client: httpx.AsyncClient | None = None,
         *,
+        breakers: Breakers | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._breakers = breakers
         self._url = f"{base_url.rstrip('/')}/auth/introspect"
         self._hop = hop
         self._ttl = settings.auth.introspection_ttl.total_seconds()
@@ -98,15 +103,25 @@ class Introspection:
         return who
 
     async def _ask(self, key: str) -> _Found:
+        try:
+            response = await (self._breakers.call(SERVICE, lambda: self._post(key)) if self._breakers else self._post(key))
+            return _Found.model_validate_json(response.content, extra="ignore")
+        except ValidationError as error:
+            log.warning("keys.cannot_ask", reason="no answer of an orchestrator")
+            raise IdentityUnavailable(retry_after=_RETRY) from error
+        except (CircuitOpen, Overloaded) as error:
+            raise IdentityUnavailable(retry_after=error.retry_after or _RETRY) from error
+
+    async def _post(self, key: str) -> httpx.Response:
         headers: dict[str, Any] = {"Authorization": f"Bearer {self._hop.mint_introspection()}", "Content-Type": "text/plain"}
         try:
             response = await self._client.post(self._url, content=key.encode(), headers=headers, timeout=self._timeout)
-            if response.status_code == 200:
-                return _Found.model_validate_json(response.content, extra="ignore")
-            reason = str(response.status_code)
         except httpx.HTTPError as error:
-            reason = type(error).__name__
-        except ValidationError:
-            reason = "no answer of an orchestrator"
-        log.warning("keys.cannot_ask", reason=reason)
+            log.warning("keys.cannot_ask", reason=type(error).__name__)
+            raise IdentityUnavailable(retry_after=_RETRY) from error
+        if response.status_code == 200:
+            return response
+        log.warning("keys.cannot_ask", reason=str(response.status_code))
+        if response.status_code in (429, 503):  # it is there, and busy: no reason to leave it alone altogether
+            raise Overloaded(retry_after=_RETRY)
         raise IdentityUnavailable(retry_after=_RETRY)

@@ -14,10 +14,11 @@ import pytest
 import uvicorn
 from fastmcp import Client
 from fastmcp.client.client import CallToolResult
+from starlette.types import Message, Receive, Scope, Send
 
 from shield.auth import LOCAL, Principal
 from shield.errors import CircuitOpen
-from shield.mcp import create_mcp, http_app
+from shield.mcp import create_mcp, http_app, warm_up
 from shield.service.models import JobView
 from shield.settings import load
 from shield.telemetry.metrics import Metrics
@@ -142,3 +143,27 @@ async def test_a_body_that_is_no_request_is_refused_and_harms_nobody(url: str, b
         assert 400 <= answer.status_code < 500
     async with Client(url) as client:
         assert not (await client.call_tool("list_knowledge_bases", {})).is_error
+
+
+async def test_a_server_answers_itself_once_before_others_and_nothing_is_counted(shield: LongPolled, metrics: Metrics) -> None:
+    app = http_app(create_mcp(shield, metrics, load(), principal=lambda: LOCAL))
+    answers: list[Message] = []
+
+    async def recorded(scope: Scope, receive: Receive, send: Send) -> None:
+        async def note(message: Message) -> None:
+            answers.append(message)
+            await send(message)
+
+        await app(scope, receive, note)
+
+    before = _counted(metrics)
+    async with app.router.lifespan_context(app):
+        await warm_up(recorded)
+    assert answers[0]["status"] == 200
+    assert b"qdrant_find" in b"".join(message.get("body", b"") for message in answers)
+    assert shield.calls == []
+    assert _counted(metrics) == before
+
+
+def _counted(metrics: Metrics) -> list[bytes]:
+    return [line for line in metrics.render()[0].splitlines() if line.startswith(b"tool_calls")]

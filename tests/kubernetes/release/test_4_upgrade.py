@@ -60,7 +60,7 @@ def test_a_stable_server_that_restarts_in_mid_canary_starts(measured: Release) -
 def test_a_rollback_after_a_migration_works(measured: Release) -> None:
     before = json.loads(measured.helm("history", "shield", "-o", "json"))[-1]["revision"]
     assert measured.schema() == HEAD
-    measured.change("--set", f"canary.mode=none,images.server.tag={GROWN}")
+    measured.change("--set", f"canary.mode=none,canary.weight=0,images.server.tag={GROWN}")
     assert measured.schema() == "9999"
     measured.helm("rollback", "shield", str(before), "--wait", "--timeout", "5m")
     assert measured.schema() == "9999"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from kind.waiting import until
 from tests.kubernetes.release.addons import MONITORING, Addons
 from tests.kubernetes.release.installed import NEXT, Release
@@ -13,11 +15,12 @@ Record = Callable[[str, object], None]
 TOOL = "list_knowledge_bases"
 
 
+@pytest.mark.timeout(900)
 def test_flagger_promotes_a_version_that_works(release: Release, record_property: Record) -> None:
     prometheus = f"http://prometheus.{MONITORING}.svc:9090"
     Addons(release.cluster.kubectl, release.cluster.addresses.registry).flagger(prometheus)
     judged = "interval=10s,canary.flagger.stepWeight=25,canary.flagger.maxWeight=50,canary.flagger.threshold=3"
-    release.change("--set", f"canary.mode=flagger,canary.flagger.prometheusUrl={prometheus},canary.flagger.{judged}")
+    release.change("--set", f"canary.mode=flagger,canary.weight=0,canary.flagger.prometheusUrl={prometheus},canary.flagger.{judged}")
     try:
         until("Flagger has taken it over", lambda: _phase(release) == "Initialized", limit=240, pause=1)
         with Traffic(release.target(), 10, TOOL, {}) as traffic:
