@@ -17,7 +17,12 @@ from kind.kubectl import KubectlFailed
 from kind.waiting import until
 from tests.chart.render import CHART, FLAVOURS, NAMESPACE, manifest, render
 
-FOREIGN = {GATEWAY_API: "*.yaml", PROMETHEUS_OPERATOR: "monitoring.coreos.com_*.yaml", FLAGGER: "crd.yaml", KEDA: "keda.sh_*.yaml"}
+FOREIGN = (
+    (GATEWAY_API, "*.yaml"),
+    (PROMETHEUS_OPERATOR, "monitoring.coreos.com_*.yaml"),
+    (FLAGGER, "crd.yaml"),
+    (KEDA, "keda.sh_*.yaml"),
+)
 """Whose kinds the chart renders, and the files that define them."""
 
 
@@ -25,7 +30,7 @@ FOREIGN = {GATEWAY_API: "*.yaml", PROMETHEUS_OPERATOR: "monitoring.coreos.com_*.
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """An API server with our CRDs and those of others, and a namespace that takes restricted pods only."""
     with ControlPlane(tmp_path_factory.mktemp("plane")) as plane:
-        foreign = [str(file) for tool, pattern in FOREIGN.items() for file in sorted(directory(tool).glob(pattern))]
+        foreign = [str(file) for tool, pattern in FOREIGN for file in sorted(directory(tool).glob(pattern))]
         definitions = [word for file in (str(CHART / "files" / "crds"), *foreign) for word in ("-f", file)]
         plane.kubectl("apply", "--server-side", *definitions, timeout=120)
         until("all kinds are served", lambda: _served(plane), limit=60)

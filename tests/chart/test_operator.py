@@ -70,3 +70,11 @@ def test_its_key_is_the_only_one_it_sees() -> None:
 
 def test_it_may_be_left_out() -> None:
     assert "operator" not in render("oidc-ingress").names("Deployment")
+
+
+def test_its_lease_goes_with_the_release_and_no_upgrade_touches_who_leads() -> None:
+    [lease] = [one for one in render("dev").objects if one["kind"] == "Lease"]
+    [operator] = [one for one in render("dev").objects if one["kind"] == "Deployment" and one["metadata"]["name"] == "shield-operator"]
+    names = {each["name"]: each.get("value") for each in operator["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert lease["metadata"]["name"] == names["SHIELD_OPERATOR_LEASE_NAME"]
+    assert "spec" not in lease
