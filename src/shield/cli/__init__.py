@@ -12,5 +12,7 @@ import sys
 def main() -> None:
     """Entry point of `shield`."""
     from shield.cli.app import run
+    from shield.cli.private import keep_private
 
+    keep_private()
     sys.exit(run(sys.argv[1:]))

@@ -40,12 +40,10 @@ def up(
     """Start everything in one process: MCP, REST, metrics and a worker, on an embedded PostgreSQL."""
     import asyncio
 
-    from shield.app.private import keep_private
     from shield.settings import load
     from shield.telemetry.export import start_export
     from shield.telemetry.logs import configure
 
-    keep_private()
     settings = load()
     told = "SHIELD_LOG_LEVEL" in os.environ or not sys.stderr.isatty()
     configure(settings.log_format, settings.log_level if told else "warning")  # at a terminal the progress says it all
@@ -62,11 +60,9 @@ def mcp(
     """Serve MCP: over HTTP for an orchestrator (SHIELD_ORCHESTRATOR_URL), or over stdio."""
     import asyncio
 
-    from shield.app.private import keep_private
     from shield.settings import load
     from shield.telemetry.logs import configure
 
-    keep_private()
     settings = load()
     if not stdio:
         from shield.app.fleet import McpProcess
@@ -83,11 +79,9 @@ def mcp(
 def api() -> int:
     """Run an orchestrator of a fleet: REST, job intake, queries, events (server mode)."""
     from shield.app.fleet import ApiProcess
-    from shield.app.private import keep_private
     from shield.settings import load
     from shield.telemetry.logs import configure
 
-    keep_private()
     settings = load()
     configure(settings.log_format, settings.log_level)
     return _run(ApiProcess, settings)
@@ -96,11 +90,9 @@ def api() -> int:
 def worker() -> int:
     """Run a worker of a fleet: jobs and graph steps; SIGTERM hands running jobs back (server mode)."""
     from shield.app.fleet import WorkerProcess
-    from shield.app.private import keep_private
     from shield.settings import load
     from shield.telemetry.logs import configure
 
-    keep_private()
     settings = load()
     configure(settings.log_format, settings.log_level)
     return _run(WorkerProcess, settings)
@@ -118,14 +110,12 @@ def run_job(
 
     signal.signal(signal.SIGTERM, _leave)  # the first process of a container is deaf to signals that it does not ask for
 
-    from shield.app.private import keep_private
     from shield.app.run_job import read_order
     from shield.app.run_job import run_job as run
     from shield.settings import load
     from shield.telemetry.export import start_export
     from shield.telemetry.logs import configure
 
-    keep_private()
     settings = load()
     configure(settings.log_format, settings.log_level)
     order = read_order(spec)

@@ -110,8 +110,8 @@ async def lifecycle(plane: ControlPlane, fleet: Fleet, directory: Path, sizes: S
         took = time.monotonic() - began
         share = shares(before, it.processor(), took)
         figure = f"{completed / took:.0f}/s ({completed} in {took:.0f} s; Jobs made at {outcome.jobs_rate:.0f}/s)"
-        late = outcome.created - outcome.jobs  # the generator had stopped looking
-        remarks = busiest(share, 6) + (f"; {late} Jobs came more than a minute after the last create" if late else "")
+        late = outcome.created - outcome.jobs if completed == sizes.lifecycle else 0  # the generator had stopped looking, and yet they came
+        remarks = busiest(share, 6) + (f"; {late} Jobs came more than a minute after the last create" if late else _fault(outcome))
         lines.append(
             Line(
                 "whole life, CR → Complete, pods by KWOK",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import httpx
@@ -43,10 +44,10 @@ def orchestrator() -> Orchestrator:
 
 
 @pytest.fixture
-def asking(orchestrator: Orchestrator, breakers: Breakers) -> Introspection:
+async def asking(orchestrator: Orchestrator, breakers: Breakers) -> AsyncIterator[Introspection]:
     settings = load(auth={"mode": "api-key", "hop_secret": SECRET})
-    client = httpx.AsyncClient(transport=httpx.MockTransport(orchestrator))
-    return Introspection("http://127.0.0.1:1", HopTokens(SECRET, settings.auth.clock_skew), settings, client, breakers=breakers)
+    async with httpx.AsyncClient(transport=httpx.MockTransport(orchestrator)) as client:
+        yield Introspection("http://127.0.0.1:1", HopTokens(SECRET, settings.auth.clock_skew), settings, client, breakers=breakers)
 
 
 async def refused(asking: Introspection, times: int) -> list[float]:

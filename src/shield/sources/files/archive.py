@@ -63,7 +63,8 @@ def _open(content: bytes, limits: Limits) -> zipfile.ZipFile:
         raise DocumentBomb("The archive has more entries than allowed.", limit=limits.max_zip_entries)
     try:
         return zipfile.ZipFile(io.BytesIO(content))
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, ValueError, OverflowError, NotImplementedError, OSError) as error:
+    # RuntimeError: encrypted, or compressed or laid out in a way that `zipfile` does not know.
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, ValueError, OverflowError, RuntimeError, OSError) as error:
         raise DocumentCorrupt from error
 
 
@@ -111,7 +112,7 @@ def _pieces(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]
         with archive.open(entry) as stream:
             while piece := stream.read(PIECE):
                 yield piece
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, RuntimeError) as error:
         raise DocumentCorrupt from error
 
 
